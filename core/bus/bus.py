@@ -68,6 +68,8 @@ class Bus:
 
     async def close(self) -> None:
         """Send what waits to be sent (for two seconds at most), and end every subscription."""
+        if not self._open:
+            return
         self._open = False
         for channel in self._channels.values():
             for subscription in channel.subscriptions:
@@ -147,6 +149,8 @@ class Bus:
             if channel is None:
                 channel = self._channels[name] = _Channel(name, self._broadcast)
             await channel.registered.wait()
+            if not self._open:
+                raise Unavailable("the event bus was closed")
             channel.subscriptions.add(subscription)
 
     def _leave(self, name: str, subscription: BusSubscription) -> None:
@@ -163,6 +167,7 @@ class Bus:
     async def _drop(self, channel: _Channel) -> None:
         async with self._changing:
             if self._channels.get(channel.name) is channel and not channel.subscriptions:
+                await channel.registered.wait()  # broadcaster forgets to unsubscribe what is cancelled before
                 await _cancel(channel.pump)
                 del self._channels[channel.name]
 
@@ -179,10 +184,13 @@ class _Channel:
         self.pump = asyncio.create_task(self._run(broadcast), name=f"bus {name}")
 
     async def _run(self, broadcast: Broadcast) -> None:
-        async with broadcast.subscribe(self.name) as events:
+        try:
+            async with broadcast.subscribe(self.name) as events:
+                self.registered.set()
+                while True:
+                    self._take(await events.get())
+        finally:
             self.registered.set()
-            while True:
-                self._take(await events.get())
 
     def _take(self, event: Event) -> None:
         if isinstance(event, GapEvent):

@@ -71,7 +71,8 @@ def link_factory(url: str) -> Callable[[], Link]:
     if scheme == "memory":
         return MemoryLink
     if scheme in ("redis", "rediss"):
-        return lambda: RedisLink(url)
+        pool = _redis_connections(url)
+        return lambda: RedisLink(pool)
     if scheme in ("postgres", "postgresql"):
         return lambda: PostgresLink(url)
     raise BadInput(
@@ -112,18 +113,10 @@ class RedisLink(Link):
     second reconnects by itself, and so hides exactly the moment at which messages were missed.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, connections: ConnectionPool) -> None:
         super().__init__()
-        pool = ConnectionPool.from_url(
-            url,
-            protocol=2,
-            retry=Retry(NoBackoff(), 0),
-            socket_connect_timeout=ANSWER_SECONDS,
-            socket_timeout=ANSWER_SECONDS,
-            socket_keepalive=True,
-        )
-        self._listener: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
-        self._publisher: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
+        self._listener: AbstractConnection = connections.make_connection()  # type: ignore[no-untyped-call]
+        self._publisher: AbstractConnection = connections.make_connection()  # type: ignore[no-untyped-call]
         self._registrations: dict[str, asyncio.Future[None]] = {}
         self._reader: asyncio.Task[None] | None = None
 
@@ -136,15 +129,19 @@ class RedisLink(Link):
         if self._reader is not None:
             self._reader.cancel()
             await asyncio.gather(self._reader, return_exceptions=True)
+        for registered in self._registrations.values():
+            if not registered.done():
+                registered.set_exception(ConnectionError("the connection to Redis is closed"))
         for connection in (self._listener, self._publisher):
             await connection.disconnect(nowait=True)
 
     async def listen(self, channels: Collection[str]) -> None:
         loop = asyncio.get_running_loop()
-        waiting = [self._registrations.setdefault(channel, loop.create_future()) for channel in channels]
+        waiting = {channel: loop.create_future() for channel in channels}
+        self._registrations.update(waiting)
         await self._send("SUBSCRIBE", *channels)
         async with asyncio.timeout(ANSWER_SECONDS):
-            await asyncio.gather(*waiting)
+            await asyncio.gather(*waiting.values())
 
     async def unlisten(self, channel: str) -> None:
         await self._send("UNSUBSCRIBE", channel)
@@ -165,16 +162,16 @@ class RedisLink(Link):
 
     async def _read(self) -> None:
         try:
-            silences = 0
+            unanswered = 0
             while True:
                 reply = await self._listener.read_response(timeout=QUIET_SECONDS, disconnect_on_error=False)
                 if reply is not None:
-                    silences = 0
+                    unanswered = 0
                     self._take(reply)
-                elif silences * QUIET_SECONDS >= ANSWER_SECONDS:
-                    raise ConnectionError(f"Redis did not answer for {ANSWER_SECONDS:g} s")
+                elif unanswered == 2:
+                    raise ConnectionError("Redis does not answer")
                 else:
-                    silences += 1
+                    unanswered += 1
                     await self._send("PING")
         except Exception as error:  # noqa: BLE001 - whatever ended it, the supervisor replaces the link
             self.fail(error)
@@ -195,6 +192,20 @@ class RedisLink(Link):
             registered = self._registrations.pop(name.decode(), None)
             if registered is not None and not registered.done():
                 registered.set_result(None)
+
+
+def _redis_connections(url: str) -> ConnectionPool:
+    try:
+        return ConnectionPool.from_url(
+            url,
+            protocol=2,
+            retry=Retry(NoBackoff(), 0),
+            socket_connect_timeout=ANSWER_SECONDS,
+            socket_timeout=ANSWER_SECONDS,
+            socket_keepalive=True,
+        )
+    except ValueError:  # its text may hold parts of the password
+        raise BadInput("the address of the bus is no Redis URL: redis://user:password@host:6379/0") from None
 
 
 class PostgresLink(Link):

@@ -21,6 +21,7 @@ CONTROL = "quarterdeck:bus"
 """Channel every process hears: a publisher that had to give up on messages tells all subscribers on it."""
 
 START_SECONDS = 10.0
+SHORTEST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 2.0
 PUBLISH_SECONDS = 30.0
 """How long a message waits for the service to come back before it is given up, with a gap for everybody."""
@@ -114,7 +115,7 @@ class SupervisedBackend(BroadcastBackend):
         return await self._events.get()
 
     async def _supervise(self) -> None:
-        failures = 0
+        pause = SHORTEST_PAUSE_SECONDS
         while True:
             link = self._make_link()
             opened_at: float | None = None
@@ -130,9 +131,10 @@ class SupervisedBackend(BroadcastBackend):
                 self._link = None
                 self._connected.clear()
                 await self._close(link)
-            lived = time.monotonic() - opened_at if opened_at is not None else 0.0
-            failures = 0 if lived > LONGEST_PAUSE_SECONDS else failures + 1
-            await asyncio.sleep(min(LONGEST_PAUSE_SECONDS, 0.05 * 2**failures) * random.uniform(0.5, 1))
+            if opened_at is not None and time.monotonic() - opened_at > pause:
+                pause = SHORTEST_PAUSE_SECONDS
+            await asyncio.sleep(pause * random.uniform(0.5, 1))
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     async def _bring_up(self, link: Link) -> None:
         async with asyncio.timeout(2 * ANSWER_SECONDS):
