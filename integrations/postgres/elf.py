@@ -48,7 +48,7 @@ def adapt(library: Path) -> None:
     data = bytearray(library.read_bytes())
     try:
         _adapt(data)
-    except (struct.error, KeyError, IndexError, ValueError) as error:
+    except (struct.error, KeyError, IndexError, ValueError, OverflowError) as error:
         raise CannotAdapt(f"{library.name} is not laid out as expected ({error!r})") from error
     library.write_bytes(data)
 

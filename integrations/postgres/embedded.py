@@ -73,7 +73,7 @@ _SETTINGS = {
     "log_checkpoints": "off",
     "cluster_name": "quarterdeck",
 }
-_UNSAFE_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+_UNSAFE_SETTINGS = {"fsync": "off", "full_page_writes": "off"}
 
 
 class EmbeddedPostgres:
@@ -125,7 +125,7 @@ class EmbeddedPostgres:
 
         Makes the database at the first start, and repairs what a crash left. Raises Unavailable with what to do.
         """
-        if self._keeper is not None and self._keeper.poll() is None:
+        if self._keeper is not None and self._keeper.poll() is None and self._answers():
             return self.dsn
         self.stop()
         try:
@@ -191,9 +191,9 @@ class EmbeddedPostgres:
                     os.close(lock)
                     return False
             else:
+                self._lock = lock
                 os.ftruncate(lock, 0)
                 os.pwrite(lock, str(os.getpid()).encode(), 0)
-                self._lock = lock
                 return True
             holder = os.pread(lock, 20, 0).decode() or "unknown"
             waited = time.monotonic() - begin
