@@ -1,0 +1,1 @@
+"""Doors beside the graph, and what all doors share: who asks, and from where."""
