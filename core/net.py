@@ -32,18 +32,14 @@ def check_url(url: str, *, field: str | None = None) -> tuple[str, int]:
     return parts.hostname, port or (443 if parts.scheme == "https" else 80)
 
 
-async def resolve(
-    host: str, port: int, *, allow_private: bool, field: str | None = None
-) -> list[Address]:
+async def resolve(host: str, port: int, *, allow_private: bool, field: str | None = None) -> list[Address]:
     """The addresses of `host`, best first; connect to these and to no others, for names can be rebound.
 
     Raises BadInput where any of its addresses is one that users' URLs may not reach, and Unavailable
     where there is none.
     """
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(
-            host, port, type=socket.SOCK_STREAM
-        )
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         raise Unavailable(f"The host {host!r} has no address.", field=field) from None
     addresses = [ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
@@ -61,11 +57,7 @@ async def resolve(
 def is_private(address: Address) -> bool:
     """Loopback, link-local (cloud metadata), private, shared, multicast or reserved, also inside IPv6."""
     if isinstance(address, IPv6Address):
-        inner = (
-            address.ipv4_mapped
-            or address.sixtofour
-            or (address.teredo[1] if address.teredo else None)
-        )
+        inner = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
         if inner is None and address in _NAT64:
             inner = IPv4Address(int(address) & 0xFFFFFFFF)
         if inner is not None:

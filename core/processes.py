@@ -45,10 +45,10 @@ async def end(process: Process, *, grace_seconds: float = 0.0) -> None:
     if grace_seconds > 0 and process.returncode is None:
         _signal(process, signal.SIGTERM)
         with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(_reaped(process), grace_seconds)
+            await asyncio.wait_for(exited(process), grace_seconds)
     # The group outlives a leader that is already gone.
     _signal(process, signal.SIGKILL)
-    await to_the_end(_reaped(process))
+    await to_the_end(exited(process))
     # A pipe that nobody reads any more never reports its end, and keeps its transport open for ever.
     transport = getattr(process, "_transport", None)
     if transport is not None:
@@ -78,7 +78,7 @@ def _signal(process: Process, number: signal.Signals) -> None:
         os.killpg(process.pid, number)
 
 
-async def _reaped(process: Process) -> None:
+async def exited(process: Process) -> None:
     """Wait for the exit alone: `Process.wait` also waits for pipes that a surviving child may hold open."""
     while process.returncode is None:
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(0.01)

@@ -38,9 +38,7 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
     async def aclose(self) -> None:
         await self._inner.aclose()
 
-    async def _connect(
-        self, request: httpx2.Request, host: str, addresses: Sequence[net.Address]
-    ) -> httpx2.Response:
+    async def _connect(self, request: httpx2.Request, host: str, addresses: Sequence[net.Address]) -> httpx2.Response:
         for address in addresses:
             pinned = httpx2.Request(
                 method=request.method,
@@ -76,9 +74,7 @@ def guarded_client(
 
 
 class _Bounded(httpx2.AsyncByteStream):
-    def __init__(
-        self, inner: httpx2.AsyncByteStream, limit: int, request: httpx2.Request
-    ) -> None:
+    def __init__(self, inner: httpx2.AsyncByteStream, limit: int, request: httpx2.Request) -> None:
         self._inner = inner
         self._limit = limit
         self._request = request

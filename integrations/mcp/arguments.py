@@ -28,9 +28,7 @@ class Problem:
         return f"{self.path}: {self.message}" if self.path else self.message
 
 
-def validate_arguments(
-    schema: Mapping[str, Any], arguments: Mapping[str, Any]
-) -> list[Problem]:
+def validate_arguments(schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> list[Problem]:
     """What is wrong with `arguments`, the first ten problems; empty where they fit.
 
     A schema that is itself invalid, or points outside itself, is the server's to judge: it fits everything.
@@ -38,9 +36,7 @@ def validate_arguments(
     validator = validator_for(schema, default=Draft202012Validator)
     try:
         validator.check_schema(dict(schema))
-        errors = sorted(
-            validator(schema, registry=_NO_RETRIEVAL).iter_errors(arguments), key=_path
-        )
+        errors = sorted(validator(schema, registry=_NO_RETRIEVAL).iter_errors(arguments), key=_path)
     except (SchemaError, Unresolvable, TypeError):
         return []
     return [Problem(_path(error), _message(error)) for error in errors[:_MOST_PROBLEMS]]
@@ -49,9 +45,7 @@ def validate_arguments(
 def _path(error: ValidationError) -> str:
     path = ""
     for part in error.absolute_path:
-        path += (
-            f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
-        )
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
     return path
 
 

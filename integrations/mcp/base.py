@@ -58,9 +58,7 @@ class McpServer(Protocol):
         """Its tools. Raises McpUnavailable."""
         ...
 
-    async def call(
-        self, tool: str, arguments: Mapping[str, Any], *, timeout_seconds: float
-    ) -> ToolResult:
+    async def call(self, tool: str, arguments: Mapping[str, Any], *, timeout_seconds: float) -> ToolResult:
         """Run a tool. Faults of tool and server are results with `error_kind`; only cancellation is raised."""
         ...
 

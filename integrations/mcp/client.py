@@ -52,20 +52,12 @@ class SupervisedServer:
 
     @property
     def protocol_version(self) -> str | None:
-        return (
-            self._connection.client.protocol_version
-            if self._connection is not None
-            else None
-        )
+        return self._connection.client.protocol_version if self._connection is not None else None
 
     @property
     def server_info(self) -> types.Implementation | None:
         """Name and version of the server's program, where it says."""
-        return (
-            self._connection.client.server_info
-            if self._connection is not None
-            else None
-        )
+        return self._connection.client.server_info if self._connection is not None else None
 
     async def list_tools(self) -> Sequence[McpTool]:
         connection = await self._connected()
@@ -76,9 +68,7 @@ class SupervisedServer:
                     listed = await connection.use(connection.all_tools)
             except TimeoutError:
                 self._retire(connection)
-                raise self._unavailable(
-                    "timeout", "it did not list its tools in time."
-                ) from None
+                raise self._unavailable("timeout", "it did not list its tools in time.") from None
             except Exception as error:
                 kind, message = connection.explain(error)
                 self._retire(connection)
@@ -86,18 +76,14 @@ class SupervisedServer:
             self._tools = [_tool(tool) for tool in listed]
         return self._tools
 
-    async def call(
-        self, tool: str, arguments: Mapping[str, Any], *, timeout_seconds: float
-    ) -> ToolResult:
+    async def call(self, tool: str, arguments: Mapping[str, Any], *, timeout_seconds: float) -> ToolResult:
         try:
             connection = await self._connected()
         except McpUnavailable as error:
             return failure(error.kind, error.message)
         try:
             async with asyncio.timeout(timeout_seconds):
-                answer = await connection.use(
-                    lambda client: client.call_tool(tool, dict(arguments))
-                )
+                answer = await connection.use(lambda client: client.call_tool(tool, dict(arguments)))
         except TimeoutError:
             # MCP's cancellation has been sent, but a hanging tool may ignore it: nothing may be left running.
             self._retire(connection)
@@ -110,12 +96,8 @@ class SupervisedServer:
                 "tool",
                 f"{self._spec.name}.{tool} asks for input that nobody can give here.",
             )
-        except Exception as error:  # noqa: BLE001 - whatever an outside server makes the SDK raise is that server's fault
-            if (
-                isinstance(error, MCPError)
-                and _is_refusal(error)
-                and not connection.broken
-            ):
+        except Exception as error:
+            if isinstance(error, MCPError) and _is_refusal(error) and not connection.broken:
                 return failure(
                     "tool",
                     f"{self._spec.name} refused the call: {error.message[:2000]}",
@@ -201,9 +183,7 @@ class SupervisedServer:
 
     def _unavailable(self, kind: FaultKind, message: str) -> McpUnavailable:
         self._last_fault = message
-        return McpUnavailable(
-            kind, f"The MCP server {self._spec.name!r} cannot be used: {message}"
-        )
+        return McpUnavailable(kind, f"The MCP server {self._spec.name!r} cannot be used: {message}")
 
 
 async def _all(work: Iterable[Awaitable[None]]) -> None:
@@ -223,7 +203,5 @@ def _tool(tool: types.Tool) -> McpTool:
         description=tool.description or "",
         input_schema=tool.input_schema,
         output_schema=tool.output_schema,
-        annotations={}
-        if annotations is None
-        else annotations.model_dump(by_alias=True, exclude_none=True),
+        annotations={} if annotations is None else annotations.model_dump(by_alias=True, exclude_none=True),
     )

@@ -38,9 +38,7 @@ _MOST_TOOLS_PAGES = 50
 class HttpTransport:
     """The SDK's streamable HTTP over a guarded client; remembers what an HTTP server answered last."""
 
-    def __init__(
-        self, spec: McpServerSpec, *, allow_private: bool, max_bytes: int
-    ) -> None:
+    def __init__(self, spec: McpServerSpec, *, allow_private: bool, max_bytes: int) -> None:
         self._spec = spec
         self._allow_private = allow_private
         self._max_bytes = max_bytes
@@ -70,9 +68,7 @@ class HttpTransport:
         client.event_hooks = {"response": [self._note]}
         async with (
             client,
-            streamable_http_client(
-                self._spec.url, http_client=client, max_sse_event_size=self._max_bytes
-            ) as streams,
+            streamable_http_client(self._spec.url, http_client=client, max_sse_event_size=self._max_bytes) as streams,
         ):
             yield streams
 
@@ -122,10 +118,7 @@ class Connection:
         """It serves no more calls."""
         if self._task is None or self._task.done() or self._retired:
             return True
-        return (
-            isinstance(self._transport, StdioTransport)
-            and self._transport.fault is not None
-        )
+        return isinstance(self._transport, StdioTransport) and self._transport.fault is not None
 
     @property
     def ended(self) -> bool:
@@ -178,9 +171,7 @@ class Connection:
                 f"it cannot be reached: {error or type(error).__name__}",
             )
         if isinstance(error, MCPError):
-            return (
-                "server_died" if error.code == CONNECTION_CLOSED else "protocol"
-            ), error.message[:2000]
+            return ("server_died" if error.code == CONNECTION_CLOSED else "protocol"), error.message[:2000]
         if isinstance(error, ValidationError):
             return "protocol", "its answer is not what the protocol asks for."
         return (
@@ -190,11 +181,7 @@ class Connection:
 
     def last_words(self) -> str:
         """The end of what a stdio server wrote to stderr."""
-        return (
-            self._transport.last_words()[-1000:]
-            if isinstance(self._transport, StdioTransport)
-            else ""
-        )
+        return self._transport.last_words()[-1000:] if isinstance(self._transport, StdioTransport) else ""
 
     @staticmethod
     async def _ended(task: asyncio.Task[None]) -> None:
@@ -205,9 +192,7 @@ class Connection:
             async with Client(
                 self._transport,
                 # A pinned modern version is discovered too: adopting it blindly would hide what the server is.
-                mode="auto"
-                if self._spec.protocol_version in (None, *MODERN_PROTOCOL_VERSIONS)
-                else "legacy",
+                mode="auto" if self._spec.protocol_version in (None, *MODERN_PROTOCOL_VERSIONS) else "legacy",
                 client_info=_WE_ARE,
                 list_roots_callback=self._roots,
                 message_handler=self._on_message,
@@ -215,9 +200,7 @@ class Connection:
             ) as client:
                 pinned = self._spec.protocol_version
                 if pinned is not None and client.protocol_version != pinned:
-                    raise BadInput(
-                        f"it speaks MCP {client.protocol_version}, not {pinned} as registered."
-                    )
+                    raise BadInput(f"it speaks MCP {client.protocol_version}, not {pinned} as registered.")
                 self.client = client
                 self._ready.set_result(None)
                 await self._stop.wait()
@@ -230,9 +213,7 @@ class Connection:
                 raise
 
     async def _roots(self, context: ClientRequestContext) -> types.ListRootsResult:
-        return types.ListRootsResult(
-            roots=[types.Root(uri=FileUrl(self._workspace.as_uri()), name="workspace")]
-        )
+        return types.ListRootsResult(roots=[types.Root(uri=FileUrl(self._workspace.as_uri()), name="workspace")])
 
     async def _on_message(self, message: Any) -> None:
         if isinstance(message, types.ToolListChangedNotification):

@@ -10,17 +10,12 @@ from mcp_types import CallToolResult
 
 from integrations.agents.base import ToolResult
 
-ErrorKind = Literal[
-    "tool", "timeout", "server_died", "protocol", "cancelled", "too_large"
-]
+ErrorKind = Literal["tool", "timeout", "server_died", "protocol", "cancelled", "too_large"]
 
 
 def to_result(answer: CallToolResult, *, max_bytes: int) -> ToolResult:
     """The answer with content and structured content of at most `max_bytes` together."""
-    blocks = [
-        block.model_dump(mode="json", by_alias=True, exclude_none=True)
-        for block in answer.content
-    ]
+    blocks = [block.model_dump(mode="json", by_alias=True, exclude_none=True) for block in answer.content]
     content, cut, left = cut_content(blocks, max_bytes)
     structured = answer.structured_content
     if structured is not None and json_size(structured) > max(left, 0):
@@ -35,9 +30,7 @@ def to_result(answer: CallToolResult, *, max_bytes: int) -> ToolResult:
     )
 
 
-def cut_content(
-    blocks: Sequence[Mapping[str, Any]], max_bytes: int
-) -> tuple[list[Mapping[str, Any]], bool, int]:
+def cut_content(blocks: Sequence[Mapping[str, Any]], max_bytes: int) -> tuple[list[Mapping[str, Any]], bool, int]:
     """The blocks cut to `max_bytes` of JSON, whether anything was left out, and the bytes that are left.
 
     Text is cut at its end; other blocks that do not fit are replaced by a line that says so.
@@ -76,6 +69,4 @@ def json_size(value: Any) -> int:
 
 def failure(kind: ErrorKind, message: str) -> ToolResult:
     """A result that is an error of the given kind."""
-    return ToolResult(
-        content=[{"type": "text", "text": message}], is_error=True, error_kind=kind
-    )
+    return ToolResult(content=[{"type": "text", "text": message}], is_error=True, error_kind=kind)

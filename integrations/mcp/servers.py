@@ -52,9 +52,7 @@ class ServerPool:
         shared = self._shared.get(key)
         if shared is None:
             folder = tempfile.TemporaryDirectory(prefix="quarterdeck-mcp-")
-            shared = _Shared(
-                self._server(spec, Path(folder.name).resolve(), environment), folder
-            )
+            shared = _Shared(self._server(spec, Path(folder.name).resolve(), environment), folder)
             self._shared[key] = shared
         shared.leases += 1
         return shared.server
@@ -105,9 +103,7 @@ class ServerPool:
         self._shared.clear()
         await to_the_end(_close_all([*own, *shared]))
 
-    def _server(
-        self, spec: McpServerSpec, workspace: Path, environment: Mapping[str, str]
-    ) -> SupervisedServer:
+    def _server(self, spec: McpServerSpec, workspace: Path, environment: Mapping[str, str]) -> SupervisedServer:
         return SupervisedServer(
             spec,
             settings=self._settings,
@@ -134,9 +130,7 @@ async def _close_all(servers: Sequence[SupervisedServer | _Shared]) -> None:
     await asyncio.gather(*(server.close() for server in servers))
 
 
-def _key(
-    spec: McpServerSpec, organization_id: UUID, environment: Mapping[str, str]
-) -> PoolKey:
+def _key(spec: McpServerSpec, organization_id: UUID, environment: Mapping[str, str]) -> PoolKey:
     program = [
         spec.transport,
         list(spec.command),

@@ -62,17 +62,10 @@ class StdioTransport:
                 stdin=True,
             )
         except OSError as error:
-            raise McpUnavailable(
-                "server_died", f"The server cannot be started: {error.strerror}."
-            ) from error
-        self._incoming, reader = anyio.create_memory_object_stream[
-            SessionMessage | Exception
-        ](0)
+            raise McpUnavailable("server_died", f"The server cannot be started: {error.strerror}.") from error
+        self._incoming, reader = anyio.create_memory_object_stream[SessionMessage | Exception](0)
         writer, self._outgoing = anyio.create_memory_object_stream[SessionMessage](0)
-        self._tasks = [
-            asyncio.create_task(part)
-            for part in (self._read(), self._write(), self._read_stderr())
-        ]
+        self._tasks = [asyncio.create_task(part) for part in (self._read(), self._write(), self._read_stderr())]
         return reader, writer
 
     async def __aexit__(
@@ -90,8 +83,7 @@ class StdioTransport:
             try:
                 # MCP asks to close stdin and to wait before signals; a healthy server is gone at once.
                 with anyio.move_on_after(_STOP_GRACE_SECONDS):
-                    while self._process.returncode is None:
-                        await asyncio.sleep(0.01)
+                    await processes.exited(self._process)
             finally:
                 await processes.end(self._process)
             for task in self._tasks:
@@ -102,11 +94,7 @@ class StdioTransport:
 
     def last_words(self) -> str:
         """The end of what the server wrote to stderr: for error messages."""
-        return (
-            b"".join(self._stderr)[-_STDERR_TAIL_BYTES:]
-            .decode(errors="replace")
-            .strip()
-        )
+        return b"".join(self._stderr)[-_STDERR_TAIL_BYTES:].decode(errors="replace").strip()
 
     async def _read(self) -> None:
         stdout = self._process.stdout
@@ -120,7 +108,7 @@ class StdioTransport:
                     buffer.clear()
                 buffer += rest
                 if any(len(line) > self._max_line_bytes for line in (*lines, buffer)):
-                    raise _Fault(
+                    raise _FaultError(
                         "too_large",
                         f"The server sent a message of more than {self._max_line_bytes} bytes.",
                     )
@@ -128,14 +116,13 @@ class StdioTransport:
                     await self._deliver(line)
             # The exit status arrives a moment after the pipe's end.
             with anyio.move_on_after(0.5):
-                while self._process.returncode is None:
-                    await asyncio.sleep(0.005)
+                await processes.exited(self._process)
             code = self._process.returncode
             self._fail(
                 "server_died",
                 "The server closed its output." if code is None else _died(code),
             )
-        except _Fault as fault:
+        except _FaultError as fault:
             self._fail(fault.kind, str(fault))
             await processes.end(self._process)
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
@@ -152,16 +139,14 @@ class StdioTransport:
             self._nonsense += 1
             log.debug("an MCP server wrote a line that is no JSON-RPC message")
             if self._nonsense > MAX_NONSENSE_LINES:
-                raise _Fault(
-                    "protocol", "The server writes to stdout what is not MCP."
-                ) from None
+                raise _FaultError("protocol", "The server writes to stdout what is not MCP.") from None
             return
         now = time.monotonic()
         if now - self._window_start > _WINDOW_SECONDS:
             self._window_start, self._window_messages = now, 0
         self._window_messages += 1
         if self._window_messages > MAX_MESSAGES_PER_WINDOW:
-            raise _Fault(
+            raise _FaultError(
                 "protocol",
                 f"The server floods: over {MAX_MESSAGES_PER_WINDOW} messages in seconds.",
             )
@@ -172,12 +157,7 @@ class StdioTransport:
         assert stdin is not None
         try:
             async for message in self._outgoing:
-                stdin.write(
-                    message.message.model_dump_json(
-                        by_alias=True, exclude_unset=True
-                    ).encode()
-                    + b"\n"
-                )
+                stdin.write(message.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
                 await stdin.drain()
         except (OSError, anyio.ClosedResourceError):
             pass  # the reader sees the end of the process and says so
@@ -195,28 +175,18 @@ class StdioTransport:
     def _fail(self, kind: FaultKind, message: str) -> None:
         if not self._stopping and self.fault is None:
             words = self.last_words()
-            nonsense = (
-                f" It had written {self._nonsense} lines that are not MCP."
-                if self._nonsense
-                else ""
-            )
+            nonsense = f" It had written {self._nonsense} lines that are not MCP." if self._nonsense else ""
             self.fault = (
                 kind,
-                message
-                + nonsense
-                + (f" Its last words: {words[-1000:]}" if words else ""),
+                message + nonsense + (f" Its last words: {words[-1000:]}" if words else ""),
             )
 
 
-class _Fault(Exception):
+class _FaultError(Exception):
     def __init__(self, kind: FaultKind, message: str) -> None:
         super().__init__(message)
         self.kind = kind
 
 
 def _died(code: int) -> str:
-    return (
-        f"The server was killed by signal {-code}."
-        if code < 0
-        else f"The server exited with status {code}."
-    )
+    return f"The server was killed by signal {-code}." if code < 0 else f"The server exited with status {code}."

@@ -27,7 +27,7 @@ from integrations.sandbox.programs import (
     minimal_environment,
 )
 
-_HOME = "/tmp/home"
+_HOME = "/tmp/home"  # noqa: S108 - a private /tmp, inside
 _KERNEL_SETTINGS = ("acpi", "bus", "fs", "irq", "scsi", "sys", "sysrq-trigger")
 _ETC = (
     "alternatives",
@@ -57,9 +57,7 @@ class BubblewrapSandbox:
 
     name: Literal["bubblewrap", "none"] = "bubblewrap"
 
-    def __init__(
-        self, program: Path, data: Path, read_only: Sequence[Path] = ()
-    ) -> None:
+    def __init__(self, program: Path, data: Path, read_only: Sequence[Path] = ()) -> None:
         self._program = program
         self._data = data
         self._read_only = read_only
@@ -75,11 +73,7 @@ class BubblewrapSandbox:
         read_only: Sequence[Path] = (),
     ) -> SandboxedCommand:
         program = locate(command[0], workspace)
-        needed = [
-            path
-            for path in folders_of(command, program)
-            if not path.is_relative_to(workspace)
-        ]
+        needed = [path for path in folders_of(command, program) if not path.is_relative_to(workspace)]
         argv = [
             str(self._program),
             "--die-with-parent",
@@ -90,18 +84,14 @@ class BubblewrapSandbox:
         ]
         if network:
             argv.append("--share-net")
-        argv += ["--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"]
+        argv += ["--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"]  # noqa: S108
         for name in _KERNEL_SETTINGS:
             argv += ["--ro-bind-try", f"/proc/{name}", f"/proc/{name}"]
         argv += _system()
-        for path in _outermost(
-            [*interpreter_folders(), *self._read_only, *needed, *read_only]
-        ):
+        for path in _outermost([*interpreter_folders(), *self._read_only, *needed, *read_only]):
             argv += ["--ro-bind", str(self._harmless(path)), str(path)]
         argv += ["--bind", str(workspace), str(workspace)]
-        argv += (
-            ["--bind", str(home), str(home)] if home is not None else ["--dir", _HOME]
-        )
+        argv += ["--bind", str(home), str(home)] if home is not None else ["--dir", _HOME]
         argv += ["--chdir", str(workspace), "--", str(program), *command[1:]]
         return SandboxedCommand(
             argv=tuple(argv),
@@ -117,13 +107,9 @@ class BubblewrapSandbox:
         """Refuse what would show the data folder, or somebody's whole home, to the program."""
         real = path.resolve()
         if real.is_relative_to(self._data) or self._data.is_relative_to(real):
-            raise BadInput(
-                f"{path} holds the service's data, and cannot be shown to a confined program."
-            )
+            raise BadInput(f"{path} holds the service's data, and cannot be shown to a confined program.")
         if Path.home().resolve().is_relative_to(real):
-            raise BadInput(
-                f"{path} holds a home folder; name a folder inside it that has only what is needed."
-            )
+            raise BadInput(f"{path} holds a home folder; name a folder inside it that has only what is needed.")
         return path
 
 
@@ -143,8 +129,6 @@ def _outermost(paths: Iterable[Path]) -> list[Path]:
     """The paths that lie in no other one and not in the system's folders, each once."""
     found: list[Path] = []
     for path in sorted(set(paths), key=lambda path: len(path.parts)):
-        if not any(
-            path.is_relative_to(other) for other in [*found, *map(Path, SYSTEM_FOLDERS)]
-        ):
+        if not any(path.is_relative_to(other) for other in [*found, *map(Path, SYSTEM_FOLDERS)]):
             found.append(path)
     return found

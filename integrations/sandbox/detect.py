@@ -22,16 +22,12 @@ def detect(settings: Settings) -> SandboxReport:
     Raises Unavailable where the settings insist on bubblewrap and it does not work here.
     """
     if settings.sandbox == "none":
-        return SandboxReport(
-            PlainSandbox(), False, "Tools are not confined: QUARTERDECK_SANDBOX=none."
-        )
+        return SandboxReport(PlainSandbox(), False, "Tools are not confined: QUARTERDECK_SANDBOX=none.")
     problem = _problem(settings.data)
     if problem is None:
         program = shutil.which("bwrap")
         assert program is not None
-        sandbox = BubblewrapSandbox(
-            Path(program), settings.data, settings.sandbox_read_paths
-        )
+        sandbox = BubblewrapSandbox(Path(program), settings.data, settings.sandbox_read_paths)
         return SandboxReport(sandbox, True, f"Tools run inside bubblewrap ({program}).")
     if settings.sandbox == "bubblewrap":
         raise Unavailable(f"QUARTERDECK_SANDBOX=bubblewrap, but {problem}")
@@ -43,9 +39,7 @@ def _problem(data: Path) -> str | None:
     """Why bubblewrap cannot be used; None where a confined Python ran."""
     program = shutil.which("bwrap")
     if program is None:
-        return (
-            "bubblewrap is not installed (Debian, Ubuntu: apt-get install bubblewrap)."
-        )
+        return "bubblewrap is not installed (Debian, Ubuntu: apt-get install bubblewrap)."
     with tempfile.TemporaryDirectory() as folder:
         wrapped = BubblewrapSandbox(Path(program), data).wrap(
             [sys.executable, "-c", "print('confined')"],

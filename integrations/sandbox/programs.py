@@ -36,9 +36,7 @@ def minimal_environment(
 ) -> dict[str, str]:
     """The cleared environment of a confined program, with `environment` laid over it."""
     path = os.pathsep.join([search_path(), *(str(folder) for folder in extra_path)])
-    return {"PATH": path, "HOME": home, "LANG": "C.UTF-8", "TMPDIR": "/tmp"} | dict(
-        environment
-    )
+    return {"PATH": path, "HOME": home, "LANG": "C.UTF-8", "TMPDIR": "/tmp"} | dict(environment)  # noqa: S108
 
 
 def locate(program: str, workspace: Path) -> Path:
@@ -51,14 +49,10 @@ def locate(program: str, workspace: Path) -> Path:
         if os.access(found, os.X_OK) and os.path.isfile(found):
             return Path(found)
     else:
-        where = shutil.which(
-            program, path=search_path() + os.pathsep + os.environ.get("PATH", "")
-        )
+        where = shutil.which(program, path=search_path() + os.pathsep + os.environ.get("PATH", ""))
         if where is not None:
             return Path(where)
-    raise BadInput(
-        f"The program {program!r} is not on this machine, or may not be executed."
-    )
+    raise BadInput(f"The program {program!r} is not on this machine, or may not be executed.")
 
 
 def folders_of(command: Sequence[str], program: Path) -> Iterator[Path]:

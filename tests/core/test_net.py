@@ -37,9 +37,7 @@ def test_private_addresses(address: str) -> None:
     assert net.is_private(ip_address(address))
 
 
-@pytest.mark.parametrize(
-    "address", ["1.1.1.1", "93.184.215.14", "2606:4700:4700::1111", "64:ff9b::101:101"]
-)
+@pytest.mark.parametrize("address", ["1.1.1.1", "93.184.215.14", "2606:4700:4700::1111", "64:ff9b::101:101"])
 def test_public_addresses(address: str) -> None:
     assert not net.is_private(ip_address(address))
 
@@ -67,9 +65,7 @@ def test_host_and_port() -> None:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize(
-    "host", ["localhost", "127.0.0.1", "2130706433", "0x7f000001", "127.1", "::1"]
-)
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "2130706433", "0x7f000001", "127.1", "::1"])
 async def test_names_for_loopback(host: str) -> None:
     with pytest.raises((BadInput, Unavailable)):
         await net.resolve(host, 80, allow_private=False)
@@ -77,10 +73,7 @@ async def test_names_for_loopback(host: str) -> None:
 
 @pytest.mark.anyio
 async def test_private_networks_can_be_allowed() -> None:
-    assert [
-        str(address)
-        for address in await net.resolve("127.0.0.1", 80, allow_private=True)
-    ] == ["127.0.0.1"]
+    assert [str(address) for address in await net.resolve("127.0.0.1", 80, allow_private=True)] == ["127.0.0.1"]
 
 
 @pytest.mark.anyio

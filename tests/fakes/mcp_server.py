@@ -79,7 +79,8 @@ def delete_everything(path: str) -> str:
 @server.tool()
 def die(code: int = 3) -> str:
     """End the process in the middle of the call."""
-    print("about to die", file=sys.stderr, flush=True)
+    sys.stderr.write("about to die\n")
+    sys.stderr.flush()
     os._exit(code)
 
 
@@ -140,12 +141,13 @@ def main() -> None:
     options.add_argument("--start", choices=["hang", "die", "nonsense"])
     chosen = options.parse_args()
     if chosen.start == "hang":
-        print("thinking", file=sys.stderr, flush=True)
+        sys.stderr.write("thinking\n")
+        sys.stderr.flush()
         time.sleep(3600)
     if chosen.start == "die":
         sys.exit("no configuration found")
     if chosen.start == "nonsense":
-        print("Welcome to the server!\n" * 100, flush=True)
+        os.write(STDOUT, b"Welcome to the server!\n" * 100)
         time.sleep(3600)
     if chosen.http is not None:
         server.run("streamable-http", host="127.0.0.1", port=chosen.http)

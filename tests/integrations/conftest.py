@@ -72,12 +72,7 @@ def spec() -> Callable[..., McpServerSpec]:
     """Make the registration of the test server: `spec("--start", "hang", name="t")`."""
 
     def make(*options: str, **fields: Any) -> McpServerSpec:
-        given = {
-            "id": uuid4(),
-            "name": "test",
-            "transport": "stdio",
-            "timeout_seconds": 30.0,
-        } | fields
+        given: dict[str, Any] = {"id": uuid4(), "name": "test", "transport": "stdio", "timeout_seconds": 30.0, **fields}
         if given["transport"] == "stdio":
             given.setdefault("command", [sys.executable, str(MCP_SERVER), *options])
         return McpServerSpec(**given)
@@ -102,15 +97,20 @@ async def _http_mcp_server(
         directory=Path("/"),
         merge_stderr=True,
     )
-    drain = asyncio.create_task(
-        process.stdout.read() if process.stdout else asyncio.sleep(0)
-    )
+    drain = asyncio.create_task(process.stdout.read() if process.stdout else asyncio.sleep(0))
     try:
         await wait_for_port(port)
         yield f"http://127.0.0.1:{port}/mcp", lambda: processes.end(process)
     finally:
         await processes.end(process)
         drain.cancel()
+
+
+async def eventually(true: Callable[[], bool], seconds: float = 15) -> None:
+    """Wait until something has become true."""
+    async with asyncio.timeout(seconds):
+        while not true():
+            await asyncio.sleep(0.02)
 
 
 def free_port() -> int:

@@ -43,17 +43,13 @@ def text(result: ToolResult) -> str:
     return "".join(str(block.get("text", "")) for block in result.content)
 
 
-async def call(
-    server: McpServer, tool: str, *, within: float = 30, **arguments: Any
-) -> ToolResult:
+async def call(server: McpServer, tool: str, *, within: float = 30, **arguments: Any) -> ToolResult:
     return await server.call(tool, arguments, timeout_seconds=within)
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("version", [None, "2026-07-28", "2025-11-25"])
-async def test_stdio_in_every_version(
-    pool: ServerPool, spec: MakeSpec, workspace: Path, version: str | None
-) -> None:
+async def test_stdio_in_every_version(pool: ServerPool, spec: MakeSpec, workspace: Path, version: str | None) -> None:
     server = await lease(pool, spec(protocol_version=version), workspace)
     tools = {tool.name: tool for tool in await server.list_tools()}
     assert server.protocol_version == (version or "2026-07-28")
@@ -130,9 +126,7 @@ async def test_death_in_a_call_is_told_and_the_next_call_gets_a_new_process(
 
 
 @pytest.mark.anyio
-async def test_a_server_that_keeps_dying_is_given_up(
-    pool: ServerPool, spec: MakeSpec, workspace: Path
-) -> None:
+async def test_a_server_that_keeps_dying_is_given_up(pool: ServerPool, spec: MakeSpec, workspace: Path) -> None:
     server = await lease(pool, spec(), workspace)
     for _ in range(MAX_STARTS):
         assert (await call(server, "die")).error_kind == "server_died"
@@ -142,9 +136,7 @@ async def test_a_server_that_keeps_dying_is_given_up(
 
 
 @pytest.mark.anyio
-async def test_a_hanging_tool_is_killed(
-    pool: ServerPool, spec: MakeSpec, workspace: Path
-) -> None:
+async def test_a_hanging_tool_is_killed(pool: ServerPool, spec: MakeSpec, workspace: Path) -> None:
     server = await lease(pool, spec(), workspace, MARK="hanging-tool")
     hung = await call(server, "hang", within=1)
     assert hung.error_kind == "timeout"
@@ -153,9 +145,7 @@ async def test_a_hanging_tool_is_killed(
 
 
 @pytest.mark.anyio
-async def test_a_timeout_spares_the_other_calls(
-    pool: ServerPool, spec: MakeSpec, workspace: Path
-) -> None:
+async def test_a_timeout_spares_the_other_calls(pool: ServerPool, spec: MakeSpec, workspace: Path) -> None:
     server = await lease(pool, spec(), workspace)
     await server.list_tools()
     slow = asyncio.create_task(call(server, "sleep", seconds=2))
@@ -189,9 +179,7 @@ async def test_floods_and_nonsense_end_the_server(
 
 
 @pytest.mark.anyio
-async def test_a_little_nonsense_is_borne(
-    pool: ServerPool, spec: MakeSpec, workspace: Path
-) -> None:
+async def test_a_little_nonsense_is_borne(pool: ServerPool, spec: MakeSpec, workspace: Path) -> None:
     server = await lease(pool, spec(), workspace)
     await server.list_tools()
     noise = asyncio.create_task(call(server, "nonsense", lines=3, within=2))
@@ -199,9 +187,7 @@ async def test_a_little_nonsense_is_borne(
 
 
 @pytest.mark.anyio
-async def test_results_are_cut(
-    pool: ServerPool, spec: MakeSpec, workspace: Path, settings: Settings
-) -> None:
+async def test_results_are_cut(pool: ServerPool, spec: MakeSpec, workspace: Path, settings: Settings) -> None:
     server = await lease(pool, spec(), workspace)
     whole = await call(server, "huge", size=1000)
     assert not whole.truncated
@@ -221,9 +207,7 @@ async def test_results_are_cut(
         ("nonsense", "protocol", "not MCP"),
     ],
 )
-async def test_servers_that_never_start(
-    pool: ServerPool, spec: MakeSpec, start: str, kind: str, words: str
-) -> None:
+async def test_servers_that_never_start(pool: ServerPool, spec: MakeSpec, start: str, kind: str, words: str) -> None:
     seconds = 3.0 if start == "hang" else 30.0
     with pytest.raises(McpUnavailable, match=words) as refused:
         await pool.inspect(
@@ -247,9 +231,7 @@ async def test_a_program_that_does_not_exist(pool: ServerPool, spec: MakeSpec) -
 
 @pytest.mark.anyio
 async def test_inspection(pool: ServerPool, spec: MakeSpec) -> None:
-    seen = await pool.inspect(
-        spec(), organization_id=ORGANIZATION, environment={"MARK": "inspected"}
-    )
+    seen = await pool.inspect(spec(), organization_id=ORGANIZATION, environment={"MARK": "inspected"})
     assert (seen.protocol_version, seen.server_name, seen.server_version) == (
         "2026-07-28",
         "quarterdeck-test",
@@ -261,13 +243,9 @@ async def test_inspection(pool: ServerPool, spec: MakeSpec) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_pinned_version_that_the_server_does_not_speak(
-    pool: ServerPool, spec: MakeSpec
-) -> None:
+async def test_a_pinned_version_that_the_server_does_not_speak(pool: ServerPool, spec: MakeSpec) -> None:
     old = spec(command=["mcp-server-time"], protocol_version="2026-07-28")
-    seen = await pool.inspect(
-        spec(command=["mcp-server-time"]), organization_id=ORGANIZATION, environment={}
-    )
+    seen = await pool.inspect(spec(command=["mcp-server-time"]), organization_id=ORGANIZATION, environment={})
     if seen.protocol_version == "2026-07-28":
         pytest.skip("the server speaks both versions")
     with pytest.raises(McpUnavailable, match="not 2026-07-28"):
@@ -275,9 +253,7 @@ async def test_a_pinned_version_that_the_server_does_not_speak(
 
 
 @pytest.mark.anyio
-async def test_stateful_servers_are_never_shared(
-    pool: ServerPool, spec: MakeSpec, workspace: Path
-) -> None:
+async def test_stateful_servers_are_never_shared(pool: ServerPool, spec: MakeSpec, workspace: Path) -> None:
     registered = spec()
     one, two = (
         await lease(pool, registered, workspace),
@@ -294,12 +270,8 @@ async def test_stateless_servers_are_shared_within_an_organisation(
     registered = spec(stateless=True)
     one = await lease(pool, registered, workspace, MARK="shared-server")
     two = await lease(pool, registered, workspace, MARK="shared-server")
-    foreign = await lease(
-        pool, registered, workspace, organization_id=uuid4(), MARK="shared-server"
-    )
-    other_secret = await lease(
-        pool, registered, workspace, MARK="shared-server", TOKEN="other"
-    )
+    foreign = await lease(pool, registered, workspace, organization_id=uuid4(), MARK="shared-server")
+    other_secret = await lease(pool, registered, workspace, MARK="shared-server", TOKEN="other")
     await call(one, "remember", key="k", value="ours")
     assert text(await call(two, "recall", key="k")) == "ours"
     assert text(await call(foreign, "recall", key="k")) == "nothing"
@@ -312,9 +284,7 @@ async def test_stateless_servers_are_shared_within_an_organisation(
 
 
 @pytest.mark.anyio
-async def test_release_ends_children_too(
-    pool: ServerPool, spec: MakeSpec, workspace: Path
-) -> None:
+async def test_release_ends_children_too(pool: ServerPool, spec: MakeSpec, workspace: Path) -> None:
     server = await lease(pool, spec(), workspace, MARK="with-children")
     await call(server, "spawn_child")
     assert running("with-children") >= 2
@@ -332,11 +302,7 @@ async def test_cancelling_a_call_or_a_start_leaves_nothing(
     for task in (
         asyncio.create_task(call(server, "sleep", seconds=600)),
         asyncio.create_task(
-            (
-                await lease(
-                    pool, spec("--start", "hang"), workspace, MARK="cancelled-call"
-                )
-            ).list_tools()
+            (await lease(pool, spec("--start", "hang"), workspace, MARK="cancelled-call")).list_tools()
         ),
     ):
         await asyncio.sleep(0.5)

@@ -15,6 +15,7 @@ from core.settings import Settings
 from integrations.sandbox.base import Sandbox
 from integrations.sandbox.bubblewrap import BubblewrapSandbox
 from integrations.sandbox.detect import detect
+from tests.integrations.conftest import eventually
 
 
 async def run(
@@ -51,9 +52,7 @@ def bubblewrap(settings: Settings) -> Sandbox:
 
 
 @pytest.mark.anyio
-async def test_environment_is_cleared(
-    each_sandbox: Sandbox, workspace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_environment_is_cleared(each_sandbox: Sandbox, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QUARTERDECK_SECRET_KEY", "do-not-leak")
     code, output = await run(each_sandbox, workspace, "env")
     names = {line.partition("=")[0] for line in output.splitlines()}
@@ -73,21 +72,15 @@ async def test_environment_is_cleared(
 
 
 @pytest.mark.anyio
-async def test_workspace_is_writable_at_its_own_path(
-    each_sandbox: Sandbox, workspace: Path
-) -> None:
-    code, output = await run(
-        each_sandbox, workspace, "pwd && echo made > file && cat file"
-    )
+async def test_workspace_is_writable_at_its_own_path(each_sandbox: Sandbox, workspace: Path) -> None:
+    code, output = await run(each_sandbox, workspace, "pwd && echo made > file && cat file")
     assert (code, output) == (0, f"{workspace}\nmade\n")
     assert (workspace / "file").read_text() == "made\n"
     assert (workspace / "file").stat().st_uid == os.getuid()
 
 
 @pytest.mark.anyio
-async def test_data_of_others_cannot_be_seen(
-    bubblewrap: Sandbox, workspace: Path, settings: Settings
-) -> None:
+async def test_data_of_others_cannot_be_seen(bubblewrap: Sandbox, workspace: Path, settings: Settings) -> None:
     other = settings.workspaces / "two"
     other.mkdir()
     (other / "secret").write_text("theirs")
@@ -116,9 +109,7 @@ async def test_home_of_the_user_is_hidden(bubblewrap: Sandbox, workspace: Path) 
 
 
 @pytest.mark.anyio
-async def test_system_is_read_only_and_processes_outside_are_hidden(
-    bubblewrap: Sandbox, workspace: Path
-) -> None:
+async def test_system_is_read_only_and_processes_outside_are_hidden(bubblewrap: Sandbox, workspace: Path) -> None:
     _, output = await run(
         bubblewrap,
         workspace,
@@ -141,19 +132,13 @@ async def test_network_is_given_or_not(bubblewrap: Sandbox, workspace: Path) -> 
 
 
 @pytest.mark.anyio
-async def test_our_python_and_its_console_scripts_run(
-    each_sandbox: Sandbox, workspace: Path
-) -> None:
-    code, output = await run(
-        each_sandbox, workspace, "python -c 'import mcp, sys; print(sys.prefix)'"
-    )
+async def test_our_python_and_its_console_scripts_run(each_sandbox: Sandbox, workspace: Path) -> None:
+    code, output = await run(each_sandbox, workspace, "python -c 'import mcp, sys; print(sys.prefix)'")
     assert (code, output.strip()) == (0, sys.prefix)
 
 
 @pytest.mark.anyio
-async def test_a_given_home_outlives_the_program(
-    each_sandbox: Sandbox, workspace: Path, tmp_path: Path
-) -> None:
+async def test_a_given_home_outlives_the_program(each_sandbox: Sandbox, workspace: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     await run(each_sandbox, workspace, "echo kept > $HOME/note", home=home)
@@ -161,47 +146,33 @@ async def test_a_given_home_outlives_the_program(
 
 
 @pytest.mark.anyio
-async def test_killing_it_kills_what_it_started(
-    each_sandbox: Sandbox, workspace: Path
-) -> None:
+async def test_killing_it_kills_what_it_started(each_sandbox: Sandbox, workspace: Path) -> None:
     wrapped = each_sandbox.wrap(
         ["sh", "-c", "sleep 3571 & sleep 3571 & echo started; wait"],
         workspace=workspace,
         environment={},
         network=False,
     )
-    process = await processes.spawn(
-        wrapped.argv, environment=wrapped.environment, directory=wrapped.directory
-    )
+    process = await processes.spawn(wrapped.argv, environment=wrapped.environment, directory=wrapped.directory)
     assert process.stdout is not None
     assert await asyncio.wait_for(process.stdout.readline(), 20) == b"started\n"
     await processes.end(process)
-    async with asyncio.timeout(10):
-        while _running("3571"):
-            await asyncio.sleep(0.05)
+    await eventually(lambda: not _running("3571"))
 
 
 @pytest.mark.anyio
-async def test_nothing_secret_is_in_the_argument_list(
-    each_sandbox: Sandbox, workspace: Path
-) -> None:
-    wrapped = each_sandbox.wrap(
-        ["true"], workspace=workspace, environment={"TOKEN": "s3cret"}, network=False
-    )
+async def test_nothing_secret_is_in_the_argument_list(each_sandbox: Sandbox, workspace: Path) -> None:
+    wrapped = each_sandbox.wrap(["true"], workspace=workspace, environment={"TOKEN": "s3cret"}, network=False)
     assert "s3cret" not in " ".join(wrapped.argv)
     assert "s3cret" not in repr(wrapped)
 
 
 def test_missing_program_is_named(each_sandbox: Sandbox, workspace: Path) -> None:
     with pytest.raises(BadInput, match="no-such-program"):
-        each_sandbox.wrap(
-            ["no-such-program"], workspace=workspace, environment={}, network=False
-        )
+        each_sandbox.wrap(["no-such-program"], workspace=workspace, environment={}, network=False)
 
 
-def test_data_folder_and_homes_are_never_shown(
-    settings: Settings, workspace: Path
-) -> None:
+def test_data_folder_and_homes_are_never_shown(settings: Settings, workspace: Path) -> None:
     sandbox = BubblewrapSandbox(Path("/usr/bin/bwrap"), settings.data)
     for path in (settings.data, settings.data / "keys", Path.home(), Path("/")):
         with pytest.raises(BadInput):
