@@ -34,7 +34,7 @@ class Entry:
     """An audit record while it is put together."""
 
     action: str
-    """Domain and verb: `session.create`, `token.revoke`, `signin.password`, `tool.execute`."""
+    """Domain and verb: `session.create`, `token.revoke`, `sign_in.password`, `tool.execute`."""
     organization_id: UUID | None
     """None only where it is unknown, as with a failed sign-in to an unknown account."""
     actor_kind: ActorKind | None = None
@@ -145,3 +145,6 @@ def _row(entry: Entry) -> list[Any]:
     }
     digest = digest_of(content)
     return [*(content[column] for column in CONTENT_COLUMNS), digest, record_seal(digest)]
+
+
+__all__ = ["CHANNEL", "AuditOutcome", "Entry", "announce", "record", "refused"]

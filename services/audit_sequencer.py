@@ -76,11 +76,12 @@ class Sequencer:
             try:
                 async with parts().bus.subscribe(audit.CHANNEL) as notices:
                     while True:
-                        await self._link_all()
+                        linked = await sequence_once()
                         if failed:
                             logger.info("The audit log is being numbered again")
                             failed = False
-                        await _woken(notices)
+                        if not linked:
+                            await _woken(notices)
             except SlowConsumer:
                 continue  # so many notices say no more than one
             except Exception:
@@ -88,10 +89,6 @@ class Sequencer:
                     logger.exception("The audit log is not being numbered; trying on")
                 failed = True
                 await asyncio.sleep(_RETRY_SECONDS)
-
-    async def _link_all(self) -> None:
-        while await sequence_once():
-            await asyncio.sleep(0)
 
 
 async def _woken(notices: BusSubscription) -> None:

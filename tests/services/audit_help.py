@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from uuid import UUID, uuid4
 
@@ -37,6 +38,15 @@ async def sequence_all() -> int:
     while batch := await sequence_once():
         linked += batch
     return linked
+
+
+async def eventually(condition: Callable[[], Awaitable[object]]) -> None:
+    """Wait until the condition holds, for 30 seconds at most."""
+    async with asyncio.timeout(30):
+        while True:
+            if await condition():
+                return
+            await asyncio.sleep(0.01)
 
 
 async def links(organization_id: UUID) -> list[Row]:

@@ -16,7 +16,7 @@ from models.base import Row
 from services import audit
 from services import work as works
 from services.audit_verification import verify
-from tests.services.audit_help import an_actor, sequence_all, write
+from tests.services.audit_help import an_actor, eventually, sequence_all, write
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("database")]
 
@@ -65,7 +65,7 @@ async def test_what_is_rolled_back_leaves_no_record() -> None:
 
 async def test_records_of_nobody_go_to_the_log_of_the_installation() -> None:
     async with db.transaction() as tx:
-        await audit.record(tx, audit.Entry.of(None, "signin.password"))
+        await audit.record(tx, audit.Entry.of(None, "sign_in.password"))
     assert [(row.organization_id, row.actor_kind) for row in await records()] == [(INSTALLATION, None)]
     await sequence_all()
     assert (await verify(INSTALLATION)).verified == 1
@@ -117,7 +117,8 @@ async def test_whatever_is_recorded_reads_back_to_the_same_digest() -> None:
     assert (await verify(organization_id)).pending == 1
     await sequence_all()
     report = await verify(organization_id)
-    assert report.intact and report.verified == 1
+    assert report.intact
+    assert report.verified == 1
 
 
 # -- refusals
@@ -154,9 +155,7 @@ async def test_a_refusal_is_recorded_even_where_the_client_hangs_up() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    async with asyncio.timeout(10):
-        while not await records():
-            await asyncio.sleep(0.01)
+    await eventually(records)
 
 
 async def test_a_refusal_that_cannot_be_recorded_is_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -23,9 +23,25 @@ def redacted(value: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "key",
-    "password newPassword password_hash apiKey X-Api-Key APIKey Authorization Cookie client_secret GITHUB_TOKEN "
-    "accessToken AWS_SECRET_ACCESS_KEY privateKey environment_sealed proxy-authorization secrets".split(),
-)  # fmt: skip
+    [
+        "password",
+        "newPassword",
+        "password_hash",
+        "apiKey",
+        "X-Api-Key",
+        "APIKey",
+        "Authorization",
+        "Cookie",
+        "client_secret",
+        "GITHUB_TOKEN",
+        "accessToken",
+        "AWS_SECRET_ACCESS_KEY",
+        "privateKey",
+        "environment_sealed",
+        "proxy-authorization",
+        "secrets",
+    ],
+)
 def test_keys_that_hold_secrets(key: str) -> None:
     assert is_secret_key(key)
     assert redacted({"deep": [{key: "hunter2"}]}) == {"deep": [{key: REDACTED}]}
@@ -33,9 +49,24 @@ def test_keys_that_hold_secrets(key: str) -> None:
 
 @pytest.mark.parametrize(
     "key",
-    "title tokens inputTokens maxTokens tokenId token_name secret_names token_hint header_names key keyboard author "
-    "passenger secretary token_expires_at".split(),
-)  # fmt: skip
+    [
+        "title",
+        "tokens",
+        "inputTokens",
+        "maxTokens",
+        "tokenId",
+        "token_name",
+        "secret_names",
+        "token_hint",
+        "header_names",
+        "key",
+        "keyboard",
+        "author",
+        "passenger",
+        "secretary",
+        "token_expires_at",
+    ],
+)
 def test_keys_that_do_not(key: str) -> None:
     assert redacted({key: "value"}) == {key: "value"}
 
@@ -84,19 +115,18 @@ def test_values_become_json() -> None:
         def __repr__(self) -> str:
             return "hunter2"
 
-    assert redacted(
-        {
-            "id": UUID(int=7),
-            "at": datetime(2026, 1, 2, tzinfo=UTC),
-            "role": Role.ADMIN,
-            "big": 2**60,
-            "nan": float("nan"),
-            "whole": 60.0,
-            "odd": Odd(),
-            "nul": "a\0b",
-            3: (1, 2),
-        }
-    ) == {
+    value: dict[Any, Any] = {
+        "id": UUID(int=7),
+        "at": datetime(2026, 1, 2, tzinfo=UTC),
+        "role": Role.ADMIN,
+        "big": 2**60,
+        "nan": float("nan"),
+        "whole": 60.0,
+        "odd": Odd(),
+        "nul": "a\0b",
+        3: (1, 2),
+    }
+    assert redacted(value) == {
         "id": "00000000-0000-0000-0000-000000000007",
         "at": "2026-01-02T00:00:00+00:00",
         "role": "ADMIN",
@@ -111,7 +141,8 @@ def test_values_become_json() -> None:
 
 def test_what_is_cut_says_so() -> None:
     before, after = redact({"text": "é" * 100_000}, {"list": list(range(100_000)), "last": 1})
-    assert before is not None and after is not None
+    assert before is not None
+    assert after is not None
     assert before["text"].endswith(CUT)
     assert after["list"][0] == 0
     assert after["list"][-1] == f"{CUT} {100_000 - (len(after['list']) - 1)} more"

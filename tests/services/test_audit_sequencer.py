@@ -8,11 +8,12 @@ import pytest
 
 from core import db
 from core.errors import Forbidden
+from models.base import Row
 from services import audit
 from services.audit_chain import digest_of
 from services.audit_sequencer import _LOCKS, Sequencer, sequence_once
 from services.audit_verification import verify
-from tests.services.audit_help import intruder, links, sequence_all, superuser, write
+from tests.services.audit_help import eventually, intruder, links, sequence_all, superuser, write
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("database")]
 
@@ -22,9 +23,10 @@ async def pending() -> int:
 
 
 async def all_linked(organization_id: UUID, count: int) -> None:
-    async with asyncio.timeout(30):
-        while len(await links(organization_id)) < count:
-            await asyncio.sleep(0.02)
+    async def linked() -> bool:
+        return len(await links(organization_id)) >= count
+
+    await eventually(linked)
 
 
 async def test_twenty_writers_get_numbers_without_gaps() -> None:
@@ -62,7 +64,8 @@ async def test_many_sequencers_at_once_share_the_work() -> None:
     assert await sequence_all() == 0
     for organization_id in organizations:
         report = await verify(organization_id)
-        assert report.intact and report.verified == 300
+        assert report.intact
+        assert report.verified == 300
 
 
 async def test_running_sequencers_are_woken_and_do_not_step_on_each_other() -> None:
@@ -139,7 +142,8 @@ async def test_an_organization_in_hand_is_left_and_the_others_go_on() -> None:
     await held.wait()
     async with asyncio.timeout(30):
         assert await sequence_all() == 1
-    assert len(await links(free)) == 1 and await links(busy) == []
+    assert len(await links(free)) == 1
+    assert await links(busy) == []
     release.set()
     await task
     assert await sequence_all() == 1
@@ -168,10 +172,8 @@ async def test_what_was_committed_before_a_crash_is_linked_after_it() -> None:
     holding = asyncio.create_task(hold_table())
     await held.wait()
     dying = asyncio.create_task(sequence_once())
-    async with asyncio.timeout(30):
-        while not await end_who_waits():
-            await asyncio.sleep(0.01)
-        assert await dying == 0
+    await eventually(end_who_waits)
+    assert await dying == 0
     release.set()
     await holding
     assert await pending() == 2
@@ -190,7 +192,8 @@ async def test_stopping_in_the_middle_loses_and_repeats_nothing() -> None:
         await sequencer.stop()
     await sequence_all()
     report = await verify(organization_id)
-    assert report.intact and report.verified == 3000
+    assert report.intact
+    assert report.verified == 3000
 
 
 async def test_records_are_linked_soon_under_load() -> None:
@@ -215,11 +218,13 @@ async def test_a_sequencer_survives_trouble_with_the_database(caplog: pytest.Log
     async with superuser() as tx:
         await tx.execute("ALTER TABLE audit_pending RENAME TO elsewhere")
     sequencer = Sequencer()
+
+    async def noticed() -> bool:
+        return "not being numbered" in caplog.text
+
     with caplog.at_level(logging.ERROR):
         sequencer.start()
-        async with asyncio.timeout(30):
-            while "not being numbered" not in caplog.text:
-                await asyncio.sleep(0.02)
+        await eventually(noticed)
     async with superuser() as tx:
         await tx.execute("ALTER TABLE elsewhere RENAME TO audit_pending")
     await write(organization_id, "a.b")
@@ -281,7 +286,7 @@ async def test_a_change_that_covers_its_digests_lacks_the_key(caplog: pytest.Log
     await write(organization_id, "a.b")
     async with intruder() as tx:
         await tx.execute("UPDATE audit_records SET action = 'a.x'")
-        row = await tx.fetchrow("SELECT * FROM audit_records")
+        row = await tx.fetchrow("SELECT * FROM audit_records", row=Row)
         assert row is not None
         await tx.execute("UPDATE audit_records SET digest = $1", digest_of(row))
         await tx.execute("UPDATE audit_pending SET digest = $1", digest_of(row))
@@ -296,4 +301,5 @@ async def test_a_witness_removed_is_noticed() -> None:
         await tx.execute("DELETE FROM audit_pending")
     assert await sequence_all() == 0
     report = await verify(organization_id)
-    assert not report.intact and "neither a number nor a witness" in (report.problem or "")
+    assert not report.intact
+    assert "neither a number nor a witness" in (report.problem or "")

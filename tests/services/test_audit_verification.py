@@ -50,7 +50,8 @@ async def test_an_untouched_log_is_intact(organization_id: UUID) -> None:
 
 async def test_an_empty_log_is_intact() -> None:
     report = await verify(uuid4())
-    assert report.intact and (report.verified, report.head_hash) == (0, None)
+    assert report.intact
+    assert (report.verified, report.head_hash) == (0, None)
 
 
 async def test_long_logs_are_read_in_pieces() -> None:
@@ -83,7 +84,8 @@ async def test_what_was_changed_is_found(organization_id: UUID, statement: str, 
     async with intruder() as tx:
         await tx.execute(statement)
     number, text = await problem(organization_id)
-    assert number == expected[0] and text.startswith(expected[1])
+    assert number == expected[0]
+    assert text.startswith(expected[1])
 
 
 async def test_a_chain_made_anew_without_the_key_is_found(organization_id: UUID) -> None:
@@ -100,7 +102,8 @@ async def test_a_chain_made_anew_without_the_key_is_found(organization_id: UUID)
             )  # fmt: skip
             previous = hash_
     number, text = await problem(organization_id)
-    assert number == 3 and text.startswith("the link's seal is not")
+    assert number == 3
+    assert text.startswith("the link's seal is not")
 
 
 async def test_two_records_swapped_are_found(organization_id: UUID) -> None:
@@ -195,10 +198,12 @@ async def test_the_documented_program_checks_an_export(organization_id: UUID, tm
     tail = check(tmp_path, events[:4])
     assert tail.stdout.startswith("3 to 5 in order")
     gap = check(tmp_path, [event for event in events if event["number"] != 3])
-    assert gap.returncode != 0 and "number 3" in gap.stderr
+    assert gap.returncode != 0
+    assert "number 3" in gap.stderr
     events[3]["canonical"] = str(events[3]["canonical"]).replace("test.", "tset.")
     changed = check(tmp_path, events)
-    assert changed.returncode != 0 and f"number {events[3]['number']}" in changed.stderr
+    assert changed.returncode != 0
+    assert f"number {events[3]['number']}" in changed.stderr
 
 
 async def test_the_first_link_continues_nothing(organization_id: UUID) -> None:
