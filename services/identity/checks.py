@@ -33,6 +33,8 @@ def check_email(email: str, *, field: str = "email") -> str:
 
 def normal_email(email: str) -> str:
     """The one spelling of an email address that accounts are looked up by."""
+    if not email.strip().isprintable():
+        return ""  # nobody's, and nothing that the database could not hold
     return unicodedata.normalize("NFC", email).strip().lower()
 
 

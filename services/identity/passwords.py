@@ -38,7 +38,7 @@ _RUNS = (
     "abcdefghijklmnopqrstuvwxyz",
     "qwertyuiopasdfghjklzxcvbnm",
     "qwertzuiopasdfghjklyxcvbnm",
-    "1qaz2wsx3edc4rfv5tgb6yhn7ujm8ik,9ol.0p;",
+    "1qaz2wsx3edc4rfv5tgb6yhn7ujm8ik9ol0p",
     "1q2w3e4r5t6y7u8i9o0p",
 )
 _LEET = str.maketrans("@4310$5!7", "aaeiossit")
@@ -63,13 +63,13 @@ def check_password(password: str, *, about: tuple[str | None, ...] = (), field: 
 
 async def hash_password(password: str) -> str:
     """The hash to store, in PHC format."""
-    return await _off_the_loop(lambda: _hasher.hash(_normal(password)))
+    return await _off_the_loop(lambda: _hasher.hash(_bytes(password)))
 
 
 async def verify_password(stored: str | None, password: str) -> bool:
     """Whether the password is the stored one. Costs the same where there is none, so that time tells nothing."""
-    normal = _normal(password[: LONGEST + 1])
-    return await _off_the_loop(lambda: _matches(stored or _hash_of_nobody(), normal) and stored is not None)
+    given = _bytes(password[: LONGEST + 1])
+    return await _off_the_loop(lambda: _matches(stored or _hash_of_nobody(), given) and stored is not None)
 
 
 def needs_rehash(stored: str) -> bool:
@@ -77,7 +77,7 @@ def needs_rehash(stored: str) -> bool:
     return _hasher.check_needs_rehash(stored)
 
 
-def _matches(stored: str, password: str) -> bool:
+def _matches(stored: str, password: bytes) -> bool:
     try:
         return _hasher.verify(stored, password)
     except (VerificationError, InvalidHashError):
@@ -109,19 +109,23 @@ def _normal(password: str) -> str:
     return unicodedata.normalize("NFKC", password)
 
 
+def _bytes(password: str) -> bytes:
+    # Half a surrogate pair is no UTF-8, but may come out of JSON.
+    return _normal(password).encode("utf-8", "surrogatepass")
+
+
 def _words(text: str) -> list[str]:
     return [word for word in re.split(r"[\W_]+", text.casefold()) if len(word) >= 3]
 
 
 def _is_obvious(password: str, own_words: list[str]) -> bool:
-    squeezed = re.sub(r"[\s._-]+", "", password)
-    if len(set(squeezed)) < 5 or any(squeezed in run for run in _RUNS):
+    plain = _without_signs(password)
+    if len(set(password)) < 5 or (plain and any(plain in run for run in _RUNS)):
         return True
     words = _common_words().union(own_words)
-    letters = _stripped(squeezed)
-    return any(
-        _is_made_of(text, words) for text in (letters, letters.translate(_LEET), _stripped(squeezed.translate(_LEET)))
-    )
+    core = _without_ends(password)
+    guesses = (core, core.translate(_LEET), _without_ends(password.translate(_LEET)))
+    return any(_is_made_of(_without_signs(guess), words) for guess in guesses)
 
 
 @cache
@@ -130,9 +134,13 @@ def _common_words() -> frozenset[str]:
     return frozenset(Path(__file__).with_name("common_passwords.txt").read_text("utf-8").split())
 
 
-def _stripped(text: str) -> str:
+def _without_ends(text: str) -> str:
     """Without the digits and signs around it that are meant to make a word a password."""
     return re.sub(r"^[\W\d_]+|[\W\d_]+$", "", text)
+
+
+def _without_signs(text: str) -> str:
+    return re.sub(r"[\W_]+", "", text)
 
 
 def _is_made_of(text: str, words: frozenset[str]) -> bool:

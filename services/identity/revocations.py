@@ -38,6 +38,7 @@ class Revocations:
     async def running(self, bus: Bus) -> AsyncIterator[None]:
         """Keep watch while the context is open. The bus and the database must be connected."""
         self._ask_now = asyncio.Event()
+        actors.forget()
         tasks = [asyncio.create_task(self._ask()), asyncio.create_task(self._listen(bus))]
         try:
             yield
