@@ -1,0 +1,172 @@
+"""The database of this process: one pool, used by Tortoise for writes and by plain SQL for reads.
+
+Connections stay clean between users, so asyncpg's reset round trip is switched off: only `SET LOCAL`,
+and neither session advisory locks nor LISTEN, may be used on them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from typing import Any, TypeVar
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import asyncpg
+import orjson
+from tortoise import Tortoise, connections
+from tortoise.transactions import in_transaction
+
+APP_ROLE = "quarterdeck_app"
+"""The role the application works as. It may not change or delete audit records; migrations run without it."""
+
+R = TypeVar("R", bound=asyncpg.Record)
+queries_seen: ContextVar[list[str] | None] = ContextVar("queries_seen", default=None)
+"""Statements of the current context, where somebody (a test, the profiler) put a list."""
+
+
+class _Connection(asyncpg.Connection):
+    def get_reset_query(self) -> str:
+        return ""
+
+
+async def _prepare(connection: asyncpg.Connection) -> None:
+    await connection.set_type_codec(
+        "jsonb",
+        schema="pg_catalog",
+        encoder=lambda value: b"\x01" + orjson.dumps(value),
+        decoder=lambda data: orjson.loads(data[1:]),
+        format="binary",
+    )
+
+
+def tortoise_config(url: str, *, pool_size: int, role: str | None = APP_ROLE) -> dict[str, Any]:
+    """Tortoise's configuration for a PostgreSQL URL (TCP, or a socket folder as `?host=/folder`)."""
+    parts = urlsplit(url)
+    options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    credentials: dict[str, Any] = {
+        "host": options.get("host") or parts.hostname or "127.0.0.1",
+        "port": int(options.get("port") or parts.port or 5432),
+        "user": unquote(parts.username or options.get("user") or "postgres"),
+        "password": unquote(parts.password) if parts.password else None,
+        "database": unquote(parts.path.lstrip("/")) or options.get("dbname", "postgres"),
+        "minsize": min(2, pool_size),
+        "maxsize": pool_size,
+        "application_name": "quarterdeck",
+        "init": _prepare,
+        "connection_class": _Connection,
+        "server_settings": {"jit": "off"} | ({"role": role} if role else {}),
+    }
+    if "sslmode" in options:
+        credentials["ssl"] = options["sslmode"]
+    return {
+        "connections": {"default": {"engine": "tortoise.backends.asyncpg", "credentials": credentials}},
+        "apps": {
+            "models": {
+                "models": ["models.identity", "models.sessions", "models.mcp_servers", "models.writes"],
+                "migrations": "models.migrations",
+                "default_connection": "default",
+            }
+        },
+        "use_tz": True,
+        "timezone": "UTC",
+    }
+
+
+async def connect(url: str, *, pool_size: int, role: str | None = APP_ROLE) -> None:
+    """Open the pool and make the models usable from every task. Raises asyncpg's errors."""
+    await Tortoise.init(config=tortoise_config(url, pool_size=pool_size, role=role), _enable_global_fallback=True)
+    async with acquire() as connection:
+        await connection.fetchval("SELECT 1")
+
+
+async def close() -> None:
+    """Close the pool; waits for queries under way."""
+    await Tortoise.close_connections()
+
+
+@asynccontextmanager
+async def acquire() -> AsyncIterator[asyncpg.Connection]:
+    """A connection of the pool."""
+    async with connections.get("default").acquire_connection() as connection:
+        yield connection
+
+
+async def fetch(sql: str, *args: Any, row: type[R] = asyncpg.Record) -> list[R]:  # type: ignore[assignment]
+    """All rows of a statement, as `row` objects."""
+    _note(sql)
+    async with acquire() as connection:
+        return await connection.fetch(sql, *args, record_class=row)  # type: ignore[no-any-return]
+
+
+async def fetchrow(sql: str, *args: Any, row: type[R] = asyncpg.Record) -> R | None:  # type: ignore[assignment]
+    """The first row, or None."""
+    _note(sql)
+    async with acquire() as connection:
+        return await connection.fetchrow(sql, *args, record_class=row)  # type: ignore[no-any-return]
+
+
+async def fetchval(sql: str, *args: Any) -> Any:
+    """The first column of the first row, or None."""
+    _note(sql)
+    async with acquire() as connection:
+        return await connection.fetchval(sql, *args)
+
+
+async def execute(sql: str, *args: Any) -> str:
+    """Run a statement outside of any transaction; returns PostgreSQL's command tag."""
+    _note(sql)
+    async with acquire() as connection:
+        return await connection.execute(sql, *args)  # type: ignore[no-any-return]
+
+
+class Transaction:
+    """One open transaction. `orm` goes to Tortoise as `using_db`; the methods run plain SQL inside it."""
+
+    def __init__(self, orm: Any) -> None:
+        self.orm = orm
+
+    async def fetch(self, sql: str, *args: Any, row: type[R] = asyncpg.Record) -> list[R]:  # type: ignore[assignment]
+        _note(sql)
+        return await self._connection.fetch(sql, *args, record_class=row)  # type: ignore[no-any-return]
+
+    async def fetchrow(self, sql: str, *args: Any, row: type[R] = asyncpg.Record) -> R | None:  # type: ignore[assignment]
+        _note(sql)
+        return await self._connection.fetchrow(sql, *args, record_class=row)  # type: ignore[no-any-return]
+
+    async def fetchval(self, sql: str, *args: Any) -> Any:
+        _note(sql)
+        return await self._connection.fetchval(sql, *args)
+
+    async def execute(self, sql: str, *args: Any) -> str:
+        _note(sql)
+        return await self._connection.execute(sql, *args)  # type: ignore[no-any-return]
+
+    async def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        _note(sql)
+        await self._connection.executemany(sql, rows)
+
+    @property
+    def _connection(self) -> asyncpg.Connection:
+        return self.orm._connection
+
+
+@asynccontextmanager
+async def transaction() -> AsyncIterator[Transaction]:
+    """All or nothing; commits at the end, rolls back on any exception."""
+    async with in_transaction() as orm:
+        yield Transaction(orm)
+
+
+async def ping() -> float:
+    """Seconds a trivial query takes; raises where the database is away."""
+    started = time.perf_counter()
+    await fetchval("SELECT 1")
+    return time.perf_counter() - started
+
+
+def _note(sql: str) -> None:
+    seen = queries_seen.get()
+    if seen is not None:
+        seen.append(sql)

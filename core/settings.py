@@ -1,0 +1,109 @@
+"""What can be set from the environment. docs/settings.md lists every one; a test holds that it does."""
+
+from __future__ import annotations
+
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Settings of one process. Names are `QUARTERDECK_` and the field in capitals, but for `PORT`."""
+
+    model_config = SettingsConfigDict(env_prefix="QUARTERDECK_", extra="ignore", frozen=True)
+
+    home: Path = Field(Path(".quarterdeck"), description="Data folder: embedded database, working directories, keys.")
+    database_url: SecretStr | None = Field(
+        None, description="PostgreSQL to use instead of the embedded one: postgresql://user:password@host:5432/name."
+    )
+    bus_url: SecretStr = Field(
+        SecretStr("memory://"),
+        description="How events travel between processes: memory:// (one process), redis://host:6379 or postgres://.",
+    )
+    host: str = Field("127.0.0.1", description="Address the web process listens on.")
+    port: int = Field(
+        8000,
+        ge=0,
+        le=65535,
+        validation_alias=AliasChoices("PORT", "QUARTERDECK_PORT"),
+        description="Port it listens on.",
+    )
+    public_url: str | None = Field(
+        None,
+        description="How browsers reach the service, https://quarterdeck.example; sets cookies and allowed origins.",
+    )
+    allowed_origins: tuple[str, ...] = Field(
+        (), description="Further browser origins that may use the API with cookies: a JSON list of origins."
+    )
+    bootstrap_token: SecretStr | None = Field(
+        None, description="A first API token of the first organisation's admin, for scripts and containers."
+    )
+    secret_key: SecretStr | None = Field(
+        None, description="Key that seals stored secrets and signs links, 32+ characters. Default: made once in HOME."
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
+    log_format: Literal["text", "json"] = Field("text", description="Lines for people, or JSON for collectors.")
+    database_pool_size: int = Field(10, ge=2, le=200, description="Connections of each of the process's two pools.")
+    web_session_hours: int = Field(12, ge=1, le=720, description="Hours until a signed-in browser must sign in again.")
+    worker_concurrency: int = Field(10, ge=1, le=200, description="Runs one worker process executes at a time.")
+    organization_concurrency: int = Field(
+        20, ge=1, le=1000, description="Runs one organisation has in execution at a time; more wait in the queue."
+    )
+    tool_timeout_seconds: float = Field(
+        120, gt=0, description="Longest time one tool call may take; then it is killed."
+    )
+    approval_hours: int = Field(
+        168, ge=1, description="Hours an approval waits before it expires and counts as denied."
+    )
+    max_message_bytes: int = Field(256 * 1024, ge=1024, description="Largest message in bytes of UTF-8.")
+    max_arguments_bytes: int = Field(256 * 1024, ge=1024, description="Largest arguments of one tool call, as JSON.")
+    max_tool_result_bytes: int = Field(1024 * 1024, ge=1024, description="A tool's result is cut at this size.")
+    max_file_bytes: int = Field(
+        16 * 1024 * 1024, ge=1024, description="Largest file read or downloaded from a session."
+    )
+    max_query_depth: int = Field(15, ge=3, description="Deepest nesting of a GraphQL operation.")
+    max_query_tokens: int = Field(4000, ge=100, description="Most lexical tokens in a GraphQL document.")
+    max_query_aliases: int = Field(30, ge=1, description="Most aliases in a GraphQL operation.")
+    max_query_cost: int = Field(20_000, ge=100, description="Most objects an operation may ask for, by its page sizes.")
+    subscription_queue_size: int = Field(1000, ge=10, description="Events that wait for one slow subscriber.")
+    sandbox: Literal["auto", "bubblewrap", "none"] = Field(
+        "auto", description="How tools and stdio servers are confined; auto uses bubblewrap where it works."
+    )
+    allow_private_networks: bool = Field(
+        False, description="Whether URLs that users give (MCP servers) may lead to private and loopback addresses."
+    )
+    sandbox_read_paths: tuple[Path, ...] = Field(
+        (), description="Further folders that confined tools and servers may read: a JSON list of absolute paths."
+    )
+    default_model: str | None = Field(
+        None, description="Model of new sessions, provider:name as pydantic-ai spells it; without one they use scripts."
+    )
+    anthropic_base_url: str | None = Field(None, description="Endpoint of the Anthropic Messages API.")
+    anthropic_api_key: SecretStr | None = Field(None, description="Key for Anthropic models.")
+    openai_base_url: str | None = Field(None, description="Endpoint of an OpenAI-compatible API.")
+    openai_api_key: SecretStr | None = Field(None, description="Key for OpenAI-compatible models.")
+    claude_cli_path: Path | None = Field(None, description="Claude Code program to run instead of the bundled one.")
+
+    @cached_property
+    def data(self) -> Path:
+        """The data folder, absolute."""
+        return self.home.expanduser().resolve()
+
+    @property
+    def workspaces(self) -> Path:
+        """Where sessions have their working directories."""
+        return self.data / "workspaces"
+
+    @property
+    def base_url(self) -> str:
+        """Where links that we print or sign lead to."""
+        return (self.public_url or f"http://{self.host}:{self.port}").rstrip("/")
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """The settings of this process, read once."""
+    return Settings()

@@ -1,0 +1,1 @@
+"""The sequence of changes to the database."""
