@@ -1,0 +1,1 @@
+"""The doors of the graph: HTTP, server-sent events and WebSocket."""

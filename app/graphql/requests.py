@@ -1,0 +1,105 @@
+"""Reading GraphQL requests, and choosing what to answer with. Source: GraphQL over HTTP, stage 2 draft."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from starlette.requests import Request as HttpRequest
+
+from core.errors import BadInput, QuarterdeckError, TooLarge
+from schema.errors import as_graphql, formatted
+from schema.execution import Body, Request
+
+JSON = "application/json"
+GRAPHQL = "application/graphql-response+json"
+EVENTS = "text/event-stream"
+HTML = "text/html"
+
+LARGEST_BODY = 2_000_000
+
+
+class HttpProblem(Exception):
+    """A request that is answered without looking at its document."""
+
+    def __init__(self, status: int, error: QuarterdeckError, headers: dict[str, str] | None = None) -> None:
+        super().__init__(error.message)
+        self.status = status
+        self.body: Body = {"errors": formatted([as_graphql(error)])}
+        self.headers = headers or {}
+
+
+def accepted(header: str | None) -> str | None:
+    """The response's media type for an `Accept` header; None where there is none that both sides know.
+
+    Without a header it is application/json, as clients from before the specification expect.
+    """
+    if not header:
+        return JSON
+    best, best_quality = None, 0.0
+    for item in header.split(","):
+        name, *parameters = (part.strip().lower() for part in item.split(";"))
+        quality = 1.0
+        for parameter in parameters:
+            if parameter.startswith("q="):
+                try:
+                    quality = float(parameter[2:])
+                except ValueError:
+                    quality = 0.0
+        offered = {"*/*": JSON, "application/*": JSON, "text/*": EVENTS}.get(name, name)
+        if offered in (JSON, GRAPHQL, EVENTS, HTML) and quality > best_quality:
+            best, best_quality = offered, quality
+    return best
+
+
+async def read_post(request: HttpRequest) -> Request:
+    """The request in a POST's body; raises HttpProblem."""
+    content_type, _, parameters = request.headers.get("content-type", "").partition(";")
+    if content_type.strip().lower() != JSON:
+        raise HttpProblem(415, BadInput("Send the request as application/json."), {"accept-post": JSON})
+    charset = parameters.strip().lower().removeprefix("charset=").strip('"')
+    if charset not in ("", "utf-8", "utf8"):
+        raise HttpProblem(415, BadInput("Send JSON in UTF-8."))
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > LARGEST_BODY:
+            raise HttpProblem(413, TooLarge(f"A request has at most {LARGEST_BODY} bytes."))
+    try:
+        given = orjson.loads(bytes(body))
+    except orjson.JSONDecodeError as error:
+        raise HttpProblem(400, BadInput(f"The body is not JSON: {error}.")) from None
+    if isinstance(given, list):
+        raise HttpProblem(400, BadInput("Batches are not served: send one operation a request."))
+    return checked(given)
+
+
+def read_get(request: HttpRequest) -> Request:
+    """The request in a GET's query string; raises HttpProblem."""
+    given: dict[str, Any] = dict(request.query_params)
+    for name in ("variables", "extensions"):
+        if given.get(name):
+            try:
+                given[name] = orjson.loads(given[name])
+            except orjson.JSONDecodeError:
+                raise HttpProblem(400, BadInput(f"{name} is not JSON.", field=name)) from None
+        else:
+            given.pop(name, None)
+    return checked(given)
+
+
+def checked(given: Any) -> Request:
+    """The parameters, of the right types; raises HttpProblem."""
+    if not isinstance(given, dict):
+        raise HttpProblem(400, BadInput("The request is not a JSON object."))
+    query, variables = given.get("query"), given.get("variables")
+    if not isinstance(query, str) or not query:
+        raise HttpProblem(400, BadInput("`query` is missing: the GraphQL document as a string.", field="query"))
+    if variables is not None and not isinstance(variables, dict):
+        raise HttpProblem(400, BadInput("`variables` is not a JSON object.", field="variables"))
+    name = given.get("operationName")
+    if name is not None and not isinstance(name, str):
+        raise HttpProblem(400, BadInput("`operationName` is not a string.", field="operationName"))
+    if given.get("extensions") is not None and not isinstance(given["extensions"], dict):
+        raise HttpProblem(400, BadInput("`extensions` is not a JSON object.", field="extensions"))
+    return Request(query, variables or {}, name or None)

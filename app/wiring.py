@@ -1,0 +1,142 @@
+"""Puts a process together: the one place where the parts are chosen."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from core import db
+from core.bus import Bus
+from core.crypto import Vault, installation_secret
+from core.errors import Unavailable
+from core.settings import Settings
+from integrations.agents.registry import Agents, agents, default_runtime
+from integrations.durable.dbos_queue import DurableQueue
+from models.migrate import migrate
+from services.audit_sequencer import Sequencer
+from services.identity.housekeeping import remove_stale_credentials
+from services.identity.revocations import revocations
+from services.parts import Parts, install
+from services.runs.executor import RunExecutor
+
+logger = logging.getLogger(__name__)
+
+DRAIN_SECONDS = 20.0
+HOUSEKEEPING_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A process that is put together."""
+
+    parts: Parts
+    queue: DurableQueue
+    agents: Agents
+
+
+@asynccontextmanager
+async def connected(settings: Settings, database_url: str) -> AsyncIterator[Program]:
+    """A process with everything connected, ready to serve or to work."""
+    make_home(settings)
+    vault = Vault(
+        installation_secret(settings.secret_key.get_secret_value() if settings.secret_key else None, settings.data)
+    )
+    async with AsyncExitStack() as stack:
+        bus = Bus(settings.bus_url.get_secret_value(), queue_size=settings.subscription_queue_size)
+        await bus.connect()
+        stack.push_async_callback(bus.close)
+        await db.connect(database_url, pool_size=settings.database_pool_size)
+        stack.push_async_callback(db.close)
+        queue = DurableQueue(database_url)
+        await queue.connect()
+        stack.push_async_callback(queue.stop, DRAIN_SECONDS)
+        found = agents(settings)
+        stack.push_async_callback(found.close)
+        parts = Parts(
+            settings=settings,
+            vault=vault,
+            bus=bus,
+            queue=queue,
+            runtimes=found.runtimes,
+            default_runtime=default_runtime(settings),
+            inspect_server=found.servers.inspect,
+            executor_id=f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}",
+        )
+        install(parts)
+        stack.callback(install, None)
+        yield Program(parts, queue, found)
+
+
+@asynccontextmanager
+async def serving(program: Program) -> AsyncIterator[None]:
+    """What a web process does beside answering: keep watch over credentials in use."""
+    async with revocations.running(program.parts.bus):
+        yield
+
+
+@asynccontextmanager
+async def working(program: Program) -> AsyncIterator[None]:
+    """What a worker does: execute runs, number the audit log, and keep house."""
+    settings = program.parts.settings
+    executor = RunExecutor(program.queue.sweep)
+    sequencer = Sequencer()
+    await program.queue.work(
+        executor.execute, per_worker=settings.worker_concurrency, per_organization=settings.organization_concurrency
+    )
+    executor.start()
+    sequencer.start()
+    house = asyncio.create_task(_keep_house())
+    try:
+        yield
+    finally:
+        house.cancel()
+        await asyncio.gather(house, return_exceptions=True)
+        await program.queue.stop(DRAIN_SECONDS)
+        await executor.stop()
+        await sequencer.stop()
+
+
+async def prepare_database(database_url: str, progress: object = None) -> None:
+    """Migrate everything that is in the database: our tables, and those of the durable queue."""
+    await migrate(database_url, progress=progress if callable(progress) else lambda _: None)
+    await DurableQueue(database_url).migrate()
+
+
+def database_url(settings: Settings) -> str:
+    """The database that the settings name; Unavailable where they name none."""
+    if settings.database_url is None:
+        raise Unavailable(
+            "QUARTERDECK_DATABASE_URL is not set. Give it a PostgreSQL URL, "
+            "or use `quarterdeck dev`, which brings a database along."
+        )
+    return settings.database_url.get_secret_value()
+
+
+def make_home(settings: Settings) -> Path:
+    """The data folder, made where it is missing."""
+    try:
+        settings.data.mkdir(parents=True, exist_ok=True)
+        settings.workspaces.mkdir(exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise Unavailable(
+            f"The data folder {settings.data} cannot be made: {error.strerror}. Set QUARTERDECK_HOME."
+        ) from None
+    return settings.data
+
+
+async def _keep_house() -> None:
+    while True:
+        try:
+            await remove_stale_credentials()
+            await db.execute("DELETE FROM idempotency_keys WHERE created_at < now() - interval '7 days'")
+            await db.execute("DELETE FROM session_changes WHERE at < now() - interval '7 days'")
+        except Exception:
+            logger.exception("Housekeeping failed; it is tried again in an hour.")
+        await asyncio.sleep(HOUSEKEEPING_SECONDS)

@@ -1,0 +1,193 @@
+"""The two shapes of reads that every domain has: a scoped list, and the children of many parents at once."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from core import db
+from core.errors import BadInput, NotFound
+from core.paging import Page, SharedCount, cut, decode_cursor, encode_cursor, page_size
+from core.permissions import Actor
+from models.base import Query, Row, Scope
+
+Batch = Callable[[Actor, Sequence[Any], dict[str, Any]], Awaitable[list[Any]]]
+
+
+async def one(table: str, row: type[Row], scope: Scope, id_: UUID, *, what: str, field: str = "id") -> Any:
+    """The row with this id, where the scope has it; else NotFound."""
+    found = await find(table, row, scope, id_)
+    if found is None:
+        raise NotFound(f"There is no such {what}, or you may not see it.", field=field)
+    return found
+
+
+async def find(table: str, row: type[Row], scope: Scope, id_: UUID) -> Any:
+    """The row with this id, or None."""
+    query = Query()
+    return await db.fetchrow(
+        f"SELECT * FROM {table} WHERE {table}.id = {query.arg(id_)} AND {query.scope(scope)}", *query.args, row=row
+    )
+
+
+async def page(
+    table: str,
+    row: type[Row],
+    conditions: Callable[[Query], Sequence[str]],
+    *,
+    first: int | None,
+    after: str | None,
+    order: str = "id",
+    descending: bool = True,
+    columns: str = "*",
+    joins: str = "",
+) -> Page[Any]:
+    """A page of a list by keyset on (`order`, id), or on `order` alone where that is unique (`id`, `seq`).
+
+    `conditions` writes the WHERE, the scope first of all; it is called anew for the count.
+    """
+    size = page_size(first)
+    unique = order in ("id", "seq")
+    key = f"{table}.{order}" if unique else f"{table}.{order}, {table}.id"
+    direction, beyond = ("DESC", "<") if descending else ("ASC", ">")
+    query = Query()
+    where = list(conditions(query))
+    if after is not None:
+        values = decode_cursor(after, 1 if unique else 2)
+        casts = [_CASTS[order]] if unique else [_CASTS[order], "uuid"]
+        placeholders = ", ".join(
+            f"{query.arg(_text(value))}::text::{cast}" for value, cast in zip(values, casts, strict=True)
+        )
+        where.append(f"({key}) {beyond} ({placeholders})")
+    statement = (
+        f"SELECT {columns} FROM {table} {joins} WHERE {' AND '.join(where)} "
+        f"ORDER BY {key.replace(',', f' {direction},')} {direction} LIMIT {size + 1}"
+    )
+    try:
+        rows = await db.fetch(statement, *query.args, row=row)
+    except asyncpg.DataError:
+        # The cursor is the one value that goes to the database as the client sent it.
+        raise _not_a_cursor() from None
+    cursor_of = (
+        (lambda r: encode_cursor(str(r[order])))
+        if unique
+        else (lambda r: encode_cursor(_moment(r[order]), str(r["id"])))
+    )
+    return cut(rows, size, cursor_of, partial(_count, table, conditions), after=after)
+
+
+async def _count(table: str, conditions: Callable[[Query], Sequence[str]]) -> int:
+    query = Query()
+    where = " AND ".join(conditions(query))
+    return await db.fetchval(f"SELECT count(*) FROM {table} WHERE {where}", *query.args)  # type: ignore[no-any-return]
+
+
+def children(table: str, row: type[Row], parent_column: str, *, order: str = "seq", where: str = "true") -> Batch:
+    """A batch function for a connection of children. Args: `first`, `after`, `newest_first`.
+
+    One statement for all parents: the first n + 1 rows of each by LATERAL, along the index (parent, order).
+    Children are as visible as their parents, which the caller has read through their scope.
+    """
+
+    async def batch(actor: Actor, parents: Sequence[Any], args: dict[str, Any]) -> list[Any]:
+        size = page_size(args.get("first"))
+        after = args.get("after")
+        descending = bool(args.get("newest_first"))
+        ids = list({parent["id"] for parent in parents})
+        query = Query()
+        wanted = query.arg(ids)
+        beyond = ""
+        if after is not None:
+            [value] = decode_cursor(after, 1)
+            beyond = (
+                f"AND {table}.{order} {'<' if descending else '>'} {query.arg(_text(value))}::text::{_CASTS[order]}"
+            )
+        statement = (
+            f"SELECT child.* FROM unnest({wanted}::uuid[]) AS parent(id) CROSS JOIN LATERAL ("
+            f"SELECT * FROM {table} WHERE {table}.{parent_column} = parent.id AND {where} {beyond} "
+            f"ORDER BY {table}.{order} {'DESC' if descending else 'ASC'} LIMIT {size + 1}) AS child"
+        )
+        try:
+            rows = await db.fetch(statement, *query.args, row=row)
+        except asyncpg.DataError:
+            raise _not_a_cursor() from None
+        found: dict[UUID, list[Any]] = {id_: [] for id_ in ids}
+        for child in rows:
+            found[child[parent_column]].append(child)
+        counts = SharedCount(partial(_count_children, table, parent_column, where, ids))
+        return [
+            cut(
+                found[parent["id"]],
+                size,
+                lambda r: encode_cursor(str(r[order])),
+                partial(counts.of, parent["id"]),
+                after=after,
+            )
+            for parent in parents
+        ]
+
+    return batch
+
+
+async def _count_children(table: str, column: str, where: str, ids: list[UUID]) -> Mapping[UUID, int]:
+    rows = await db.fetch(
+        f"SELECT {column} AS parent, count(*) AS n FROM {table} WHERE {column} = ANY($1) AND {where} GROUP BY 1", ids
+    )
+    return {row["parent"]: row["n"] for row in rows}
+
+
+def parent(table: str, row: type[Row], column: str, scope: Callable[[Actor], Scope]) -> Batch:
+    """A batch function for the one row that a column points at; None where there is none or it may not be seen."""
+
+    async def batch(actor: Actor, rows: Sequence[Any], args: dict[str, Any]) -> list[Any]:
+        ids = {id_ for r in rows if (id_ := _value(r, column)) is not None}
+        found = await by_ids(table, row, scope(actor), ids)
+        return [found.get(_value(r, column)) for r in rows]
+
+    return batch
+
+
+async def by_ids(table: str, row: type[Row], scope: Scope, ids: set[UUID]) -> dict[UUID, Any]:
+    """The rows with these ids that the scope has, by id."""
+    if not ids:
+        return {}
+    query = Query()
+    rows = await db.fetch(
+        f"SELECT * FROM {table} WHERE {table}.id = ANY({query.arg(list(ids))}) AND {query.scope(scope)}",
+        *query.args,
+        row=row,
+    )
+    return {r["id"]: r for r in rows}
+
+
+# What a cursor's text is read as, by the column it orders.
+_CASTS = {
+    "id": "uuid",
+    "seq": "bigint",
+    "number": "int",
+    "created_at": "timestamptz",
+    "updated_at": "timestamptz",
+    "at": "timestamptz",
+}
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or len(value) > 64 or not value.isascii():
+        raise _not_a_cursor()
+    return value
+
+
+def _not_a_cursor() -> BadInput:
+    return BadInput("This is not a cursor of this list. Pass an endCursor, or leave it out.", field="after")
+
+
+def _moment(value: Any) -> str:
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+def _value(source: Any, column: str) -> Any:
+    return source[column] if isinstance(source, Row) else getattr(source, column)

@@ -1,0 +1,176 @@
+"""Reads of sessions, messages, runs, tool executions and approvals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from core import db
+from core.paging import Page
+from core.permissions import Actor
+from models.base import Query
+from models.identity import User, UserRow
+from models.mcp_servers import McpServer, McpServerRow
+from models.sessions import (
+    ApprovalRow,
+    MessageRow,
+    RunRow,
+    Session,
+    SessionRow,
+    SessionStatus,
+    ToolExecutionRow,
+    in_visible_session,
+)
+from resolvers import reading
+from resolvers.reading import children, parent
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFilter:
+    """Which sessions a list has. Archived ones only where `statuses` names them."""
+
+    statuses: Sequence[SessionStatus] | None = None
+    owner_ids: Sequence[UUID] | None = None
+    title_contains: str | None = None
+    runtime: str | None = None
+    labels: dict[str, str] | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+    def conditions(self, query: Query) -> list[str]:
+        """The filter in SQL."""
+        found = []
+        if self.statuses is None:
+            found.append("sessions.status <> 'ARCHIVED'")
+        else:
+            found.append(f"sessions.status = ANY({query.arg([status.value for status in self.statuses])})")
+        if self.owner_ids is not None:
+            found.append(f"sessions.owner_id = ANY({query.arg(list(self.owner_ids))})")
+        if self.title_contains:
+            found.append(f"sessions.title ILIKE {query.arg(f'%{_escaped(self.title_contains)}%')}")
+        if self.runtime is not None:
+            found.append(f"sessions.runtime = {query.arg(self.runtime)}")
+        if self.labels:
+            found.append(f"sessions.labels @> {query.arg(self.labels)}")
+        if self.created_after is not None:
+            found.append(f"sessions.created_at >= {query.arg(self.created_after)}")
+        if self.created_before is not None:
+            found.append(f"sessions.created_at < {query.arg(self.created_before)}")
+        return found
+
+    def matches(self, row: SessionRow) -> bool:
+        """The same filter on a row at hand, for live lists."""
+        return (
+            (row["status"] != "ARCHIVED" if self.statuses is None else row["status"] in self.statuses)
+            and (self.owner_ids is None or row["owner_id"] in self.owner_ids)
+            and (not self.title_contains or self.title_contains.casefold() in row["title"].casefold())
+            and (self.runtime is None or row["runtime"] == self.runtime)
+            and (not self.labels or self.labels.items() <= row["labels"].items())
+            and (self.created_after is None or row["created_at"] >= self.created_after)
+            and (self.created_before is None or row["created_at"] < self.created_before)
+        )
+
+
+async def session(actor: Actor, id_: UUID) -> SessionRow | None:
+    """A session, or None where the actor may not see it."""
+    return await reading.find("sessions", SessionRow, Session.visible_to(actor), id_)  # type: ignore[no-any-return]
+
+
+async def sessions(
+    actor: Actor, filter_: SessionFilter, *, first: int | None, after: str | None, order: str, descending: bool
+) -> Page[SessionRow]:
+    """The sessions an actor may see."""
+    return await reading.page(
+        "sessions",
+        SessionRow,
+        lambda query: [query.scope(Session.visible_to(actor)), *filter_.conditions(query)],
+        first=first,
+        after=after,
+        order=order,
+        descending=descending,
+    )
+
+
+async def _in_session(table: str, row: Any, actor: Actor, id_: UUID) -> Any:
+    return await reading.find(table, row, in_visible_session(table, actor), id_)
+
+
+message = partial(_in_session, "messages", MessageRow)
+run = partial(_in_session, "runs", RunRow)
+tool_execution = partial(_in_session, "tool_executions", ToolExecutionRow)
+approval = partial(_in_session, "approvals", ApprovalRow)
+
+
+async def pending_approvals(actor: Actor, *, first: int | None, after: str | None) -> Page[ApprovalRow]:
+    """What waits for a decision in the sessions an actor may see, oldest first."""
+    return await reading.page(
+        "approvals",
+        ApprovalRow,
+        lambda query: [query.scope(in_visible_session("approvals", actor)), "approvals.status = 'PENDING'"],
+        first=first,
+        after=after,
+        order="created_at",
+        descending=False,
+    )
+
+
+messages_of_sessions = children("messages", MessageRow, "session_id")
+runs_of_sessions = children("runs", RunRow, "session_id", order="number")
+tools_of_sessions = children("tool_executions", ToolExecutionRow, "session_id")
+approvals_of_sessions = children("approvals", ApprovalRow, "session_id")
+pending_approvals_of_sessions = children("approvals", ApprovalRow, "session_id", where="status = 'PENDING'")
+messages_of_runs = children("messages", MessageRow, "run_id")
+tools_of_runs = children("tool_executions", ToolExecutionRow, "run_id")
+approvals_of_runs = children("approvals", ApprovalRow, "run_id")
+
+
+def _in_visible(table: str) -> Any:
+    return lambda actor: in_visible_session(table, actor)
+
+
+session_of = parent("sessions", SessionRow, "session_id", Session.visible_to)
+run_of = parent("runs", RunRow, "run_id", _in_visible("runs"))
+message_of = parent("messages", MessageRow, "message_id", _in_visible("messages"))
+tool_execution_of = parent("tool_executions", ToolExecutionRow, "tool_execution_id", _in_visible("tool_executions"))
+approval_of = parent("approvals", ApprovalRow, "approval_id", _in_visible("approvals"))
+fork_source_of = parent("sessions", SessionRow, "forked_from_id", Session.visible_to)
+
+
+def user_in(column: str) -> Any:
+    """A batch function for the user that a column points at."""
+    return parent("users", UserRow, column, User.visible_to)
+
+
+async def approval_of_tool(actor: Actor, tools: Sequence[Any], args: dict[str, Any]) -> list[Any]:
+    """The decision that tool executions waited for, None where none was asked."""
+    rows = await db.fetch(
+        "SELECT * FROM approvals WHERE tool_execution_id = ANY($1)", [tool["id"] for tool in tools], row=ApprovalRow
+    )
+    found = {row["tool_execution_id"]: row for row in rows}
+    return [found.get(tool["id"]) for tool in tools]
+
+
+async def servers_of_sessions(actor: Actor, parents: Sequence[Any], args: dict[str, Any]) -> list[Any]:
+    """The MCP servers of sessions, in the sessions' order of them."""
+    query = Query()
+    ids = query.arg([parent["id"] for parent in parents])
+    rows = await db.fetch(
+        "SELECT session_mcp_servers.session_id AS of_session, mcp_servers.* FROM session_mcp_servers "
+        "JOIN mcp_servers ON mcp_servers.id = session_mcp_servers.mcp_server_id "
+        f"WHERE session_mcp_servers.session_id = ANY({ids}) AND {query.scope(McpServer.visible_to(actor))} "
+        "ORDER BY session_mcp_servers.position",
+        *query.args,
+        row=McpServerRow,
+    )
+    found: dict[UUID, list[McpServerRow]] = {}
+    for row in rows:
+        found.setdefault(row["of_session"], []).append(row)
+    return [found.get(parent["id"], []) for parent in parents]
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")

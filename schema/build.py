@@ -1,0 +1,71 @@
+"""Composes the domains into the one schema."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import strawberry
+from graphql import GraphQLSchema
+from strawberry.schema.config import StrawberryConfig
+
+from core.errors import ErrorCode
+from schema.audit import AuditQuery
+from schema.fields import enum_type, read
+from schema.identity import IdentityQuery
+from schema.identity_writes import IdentityMutation
+from schema.node import NodeQuery
+from schema.scalars import SCALARS
+from schema.session_writes import SessionLiveQuery, SessionMutation, SessionSubscription
+from schema.sessions import SessionQuery
+
+QUERIES: Sequence[type] = (NodeQuery, IdentityQuery, SessionQuery, SessionLiveQuery, AuditQuery)
+MUTATIONS: Sequence[type] = (IdentityMutation, SessionMutation)
+SUBSCRIPTIONS: Sequence[type] = (SessionSubscription,)
+
+enum_type(
+    ErrorCode,
+    {
+        "BAD_INPUT": "The document, its variables or an input do not make sense; `field` or `fields` say where.",
+        "UNAUTHENTICATED": "Nobody is signed in, or the credential is not valid any more.",
+        "FORBIDDEN": "You see it, but may not do this.",
+        "NOT_FOUND": "It does not exist, or you may not know that it does.",
+        "CONFLICT": "Somebody else was first, or an idempotency key was used for something else.",
+        "ILLEGAL_TRANSITION": "Its state does not allow this; the message says what would.",
+        "TOO_LARGE": "A value is over its size.",
+        "LIMIT_EXCEEDED": "The operation is deeper, wider or costlier than allowed, or a quota is used up.",
+        "RATE_LIMITED": "Too many attempts; `retryAfterSeconds` says when to come back.",
+        "TIMEOUT": "Something outside did not answer in time.",
+        "UNAVAILABLE": "A part that is needed is not configured or cannot be reached.",
+        "SLOW_CONSUMER": "You read more slowly than events come: reconnect from your last cursor.",
+        "CURSOR_EXPIRED": "The cursor is from beyond what is kept: read the current state, and start again.",
+        "INTERNAL": "Something went wrong on our side; tell your administrator the `errorId`.",
+    },
+)
+
+
+def build_schema() -> strawberry.Schema:
+    """The schema that is served. Raises where two domains define the same field."""
+    return strawberry.Schema(
+        query=_merged("Query", "Everything that can be read.", QUERIES),
+        mutation=_merged("Mutation", "Everything that can be changed.", MUTATIONS),
+        subscription=_merged("Subscription", "Everything that can be followed live.", SUBSCRIPTIONS),
+        types=[ErrorCode],
+        config=StrawberryConfig(default_resolver=read, scalar_map=SCALARS),
+    )
+
+
+def core_schema(schema: strawberry.Schema) -> GraphQLSchema:
+    """The same as graphql-core has it."""
+    return schema._schema
+
+
+def _merged(name: str, description: str, parts: Sequence[type]) -> Any:
+    """One type of many. Strawberry's own merge_types only warns of duplicates."""
+    seen: dict[str, type] = {}
+    for part in parts:
+        for field in part.__strawberry_definition__.fields:  # type: ignore[attr-defined]
+            if field.python_name in seen:
+                raise TypeError(f"{name}.{field.python_name} is defined by {seen[field.python_name]} and by {part}")
+            seen[field.python_name] = part
+    return strawberry.type(type(name, tuple(parts), {}), description=description)

@@ -1,0 +1,62 @@
+"""What a client is told of an error: a code, the field at fault, and an id that is also in the log."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Iterable
+from typing import Any
+
+import asyncpg
+from graphql import GraphQLError
+
+from core.errors import ErrorCode, QuarterdeckError
+
+logger = logging.getLogger(__name__)
+
+
+def formatted(errors: Iterable[GraphQLError]) -> list[dict[str, Any]]:
+    """The `errors` of a response. Unknown failures are masked; their reason is in the log under the errorId."""
+    return [_one(error) for error in errors]
+
+
+def as_graphql(error: QuarterdeckError) -> GraphQLError:
+    """An error that belongs to no field."""
+    return GraphQLError(error.message, original_error=error)
+
+
+def _one(error: GraphQLError) -> dict[str, Any]:
+    cause = _cause(error)
+    error_id = f"err_{secrets.token_hex(8)}"
+    body: dict[str, Any] = {"message": error.message}
+    if error.locations:
+        body["locations"] = [{"line": place.line, "column": place.column} for place in error.locations]
+    if error.path is not None:
+        body["path"] = error.path
+    if isinstance(cause, QuarterdeckError):
+        extensions = cause.extensions()
+        body["message"] = cause.message
+        logger.info("%s %s at %s: %s", error_id, cause.code, error.path, cause.message)
+    elif cause is None:
+        # The document or its variables are wrong: graphql-core says where.
+        extensions = {"code": ErrorCode.BAD_INPUT.value} | (error.extensions or {})
+        logger.info("%s request refused: %s", error_id, error.message)
+    elif isinstance(
+        cause, asyncpg.PostgresConnectionError | asyncpg.CannotConnectNowError | ConnectionError | TimeoutError
+    ):
+        extensions = {"code": ErrorCode.UNAVAILABLE.value}
+        body["message"] = "The database cannot be reached at the moment. Try again shortly."
+        logger.error("%s at %s", error_id, error.path, exc_info=cause)
+    else:
+        extensions = {"code": ErrorCode.INTERNAL.value}
+        body["message"] = f"Something went wrong on our side. Tell your administrator the errorId {error_id}."
+        logger.error("%s at %s", error_id, error.path, exc_info=cause)
+    body["extensions"] = extensions | {"errorId": error_id}
+    return body
+
+
+def _cause(error: GraphQLError) -> BaseException | None:
+    cause = error.original_error
+    while isinstance(cause, GraphQLError) and cause.original_error is not None:
+        cause = cause.original_error
+    return None if isinstance(cause, GraphQLError) else cause

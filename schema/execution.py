@@ -1,0 +1,162 @@
+"""Executes documents: parse and validate once, check the size, run, and say errors in one shape."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from inspect import isawaitable
+from typing import Any
+
+from graphql import (
+    DocumentNode,
+    ExecutionResult,
+    GraphQLError,
+    GraphQLSchema,
+    OperationDefinitionNode,
+    OperationType,
+    execute,
+    get_operation_ast,
+    parse,
+    specified_rules,
+    subscribe,
+    validate,
+)
+
+from core.errors import BadInput, QuarterdeckError
+from core.settings import Settings
+from schema.context import Context
+from schema.errors import as_graphql, formatted
+from schema.limits import check_size
+
+Body = dict[str, Any]
+
+# Documents are kept by the memory they take, so that a flood of large ones cannot fill it.
+CACHE_CHARACTERS = 4_000_000
+LARGEST_DOCUMENT = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One GraphQL request, its JSON checked for shape."""
+
+    query: str
+    variables: dict[str, Any]
+    operation_name: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused(Exception):  # noqa: N818  (it is an answer, not a failure)
+    """The request was refused before execution: a response without `data`."""
+
+    body: Body
+
+
+class Graph:
+    """The schema, and the documents it knows."""
+
+    def __init__(self, schema: GraphQLSchema, settings: Settings) -> None:
+        self._schema, self._settings = schema, settings
+        self._documents: OrderedDict[str, DocumentNode] = OrderedDict()
+        self._characters = 0
+
+    def operation(self, request: Request) -> OperationDefinitionNode:
+        """The operation that a request asks for; raises Refused where the document or its size is not acceptable."""
+        return self._prepare(request)[1]
+
+    async def execute(self, request: Request, context: Context) -> Body:
+        """The response to a query or mutation; raises Refused."""
+        document, operation = self._prepare(request)
+        if operation.operation is OperationType.SUBSCRIPTION:
+            raise Refused(
+                _refusal(
+                    BadInput("Subscriptions come over a WebSocket (graphql-transport-ws), or as text/event-stream.")
+                )
+            )
+        result = execute(
+            self._schema,
+            document,
+            context_value=context,
+            variable_values=request.variables,
+            operation_name=request.operation_name,
+        )
+        return _body(await result if isawaitable(result) else result)
+
+    async def stream(self, request: Request, context: Context) -> AsyncGenerator[Body, None]:
+        """The responses to a subscription, or the one response to anything else; raises Refused before the first."""
+        document, operation = self._prepare(request)
+        if operation.operation is not OperationType.SUBSCRIPTION:
+            yield await self.execute(request, context)
+            return
+        started = subscribe(
+            self._schema,
+            document,
+            context_value=context,
+            variable_values=request.variables,
+            operation_name=request.operation_name,
+        )
+        source = await started if isawaitable(started) else started
+        if isinstance(source, ExecutionResult):
+            raise Refused(_body(source, with_data=False))
+        async with aclosing(source):  # type: ignore[type-var]
+            try:
+                async for result in source:
+                    yield _body(result)
+            except (asyncio.CancelledError, GeneratorExit):
+                raise
+            except Exception as error:
+                raise Refused({"errors": formatted([GraphQLError(str(error), original_error=error)])}) from None
+
+    def _prepare(self, request: Request) -> tuple[DocumentNode, OperationDefinitionNode]:
+        document = self._documents.get(request.query)
+        if document is None:
+            document = self._parse(request.query)
+        else:
+            self._documents.move_to_end(request.query)
+        operation = get_operation_ast(document, request.operation_name)
+        if operation is None:
+            raise Refused(
+                _refusal(
+                    BadInput(f"The document has no operation named {request.operation_name!r}.")
+                    if request.operation_name
+                    else BadInput("The document has several operations: say which one with operationName.")
+                )
+            )
+        try:
+            check_size(self._schema, document, operation, request.variables, self._settings)
+        except QuarterdeckError as error:
+            raise Refused(_refusal(error)) from None
+        return document, operation
+
+    def _parse(self, text: str) -> DocumentNode:
+        if len(text) > LARGEST_DOCUMENT:
+            raise Refused(_refusal(BadInput(f"A document has at most {LARGEST_DOCUMENT} characters.")))
+        try:
+            document = parse(text, max_tokens=self._settings.max_query_tokens, no_location=False)
+        except GraphQLError as error:
+            raise Refused({"errors": formatted([error])}) from None
+        except RecursionError:
+            raise Refused(_refusal(BadInput("The document is nested too deeply to be read."))) from None
+        if problems := validate(self._schema, document, specified_rules, max_errors=20):
+            raise Refused({"errors": formatted(problems)})
+        self._documents[text] = document
+        self._characters += len(text)
+        while self._characters > CACHE_CHARACTERS:
+            dropped, _ = self._documents.popitem(last=False)
+            self._characters -= len(dropped)
+        return document
+
+
+def _body(result: ExecutionResult, *, with_data: bool = True) -> Body:
+    body: Body = {"data": result.data} if with_data and result.data is not None else {}
+    if with_data and result.data is None:
+        body["data"] = None
+    if result.errors:
+        body["errors"] = formatted(result.errors)
+    return body
+
+
+def _refusal(error: QuarterdeckError) -> Body:
+    return {"errors": formatted([as_graphql(error)])}

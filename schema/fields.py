@@ -1,0 +1,221 @@
+"""How the types of the graph are declared. Descriptions are docstrings, so that none is forgotten.
+
+- `entity` makes a type of the graph from rows of a table;
+- `column` is a field that is a column of the row: metadata, not a function;
+- `nested` is a field that is read by a batch function, once for all parents of an operation;
+- `query`, `mutation`, `subscription` are root fields, each with its permission.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, TypeVar, dataclass_transform
+from uuid import UUID
+
+import strawberry
+
+from core.errors import QuarterdeckError
+from core.ids import PREFIXES, decode, encode
+from core.permissions import Permission
+from models.base import Row
+from schema.context import BatchFunction, Context, Info
+from services import audit
+
+T = TypeVar("T")
+Decorator = Callable[[Callable[..., Any]], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A field's column, and how its value is shown. For executors that read rows without calling functions."""
+
+    name: str | None
+    """None where the column has the field's own name."""
+    show: Callable[[Any], Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Nested:
+    """A field's batch function."""
+
+    function: BatchFunction
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a root field asks of its caller; None for what everybody may ask."""
+
+    permission: Permission | None
+
+
+def read(source: Any, name: str) -> Any:
+    """The default resolver: an item of a row, an attribute of anything else."""
+    return source[name] if isinstance(source, Row) else getattr(source, name)
+
+
+@dataclass_transform(field_specifiers=(strawberry.field,))
+def object_type(cls: type[T]) -> type[T]:
+    """A plain type: payloads and values."""
+    return strawberry.type(cls, description=_doc(cls))
+
+
+@dataclass_transform(field_specifiers=(strawberry.field,))
+def input_type(cls: type[T]) -> type[T]:
+    """An input."""
+    return strawberry.input(cls, description=_doc(cls))
+
+
+def enum_type(cls: Any, descriptions: dict[str, str]) -> Any:
+    """An enum, with a description of every value."""
+    missing = set(cls.__members__) ^ set(descriptions)
+    assert not missing, f"{cls.__name__}: describe {missing}"
+    return strawberry.enum(cls, description=_doc(cls))
+
+
+@strawberry.interface(description="Anything that has an id of its own.")
+class Node:
+    @strawberry.field(description="Opaque and unique over everything: a prefix that names the kind, and 26 characters.")
+    def id(self) -> strawberry.ID:
+        raise NotImplementedError
+
+
+def entity(row: type[Row]) -> Callable[[type[T]], type[T]]:
+    """A type whose values are rows of this class. Its name has a prefix in core.ids."""
+
+    def decorate(cls: type[T]) -> type[T]:
+        kind = cls.__name__
+        cls.is_type_of = classmethod(lambda _, value, info: isinstance(value, row))  # type: ignore[attr-defined]
+        cls.__annotations__["id"] = strawberry.ID
+        cls.id = column(  # type: ignore[attr-defined]
+            f"Identifier, `{PREFIXES[kind]}_…`.", name="id", show=_shower(kind)
+        )
+        return strawberry.type(cls, description=_doc(cls))
+
+    return decorate
+
+
+def column(description: str, *, name: str | None = None, show: Callable[[Any], Any] | None = None) -> Any:
+    """A field that is a column. `name` where the column is called differently; `show` makes the field's value of it."""
+    metadata = {"column": Column(name, show)}
+    if name is None and show is None:
+        return strawberry.field(description=description, metadata=metadata)
+    assert name is not None, "a column with `show` says its name"
+
+    def resolver(root: Any) -> Any:
+        value = read(root, name)
+        return value if value is None or show is None else show(value)
+
+    del resolver.__annotations__["return"]  # the class annotation says the type
+    return strawberry.field(resolver, description=description, metadata=metadata)
+
+
+def id_column(kind: str, description: str, *, name: str) -> Any:
+    """A field that is another row's id: a uuid column shown as that kind's TypeID."""
+    return column(description, name=name, show=_shower(kind))
+
+
+def nested(function: BatchFunction) -> Decorator:
+    """A field read by a batch function. The decorated function declares arguments, type and description; its body,
+    which may be `...`, is not run."""
+
+    def decorate(declaration: Callable[..., Any]) -> Any:
+        parameters = [p for p in inspect.signature(declaration).parameters.values() if p.name != "self"]
+        defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+
+        async def resolver(self: Any, info: Info, **args: Any) -> Any:
+            return await info.context.batch(function, self, defaults | args)
+
+        self_, info = (inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD) for n in ("self", "info"))
+        return strawberry.field(
+            _with_signature(resolver, declaration, [self_, info.replace(annotation=Info), *parameters]),
+            description=_doc(declaration),
+            metadata={"nested": Nested(function)},
+        )
+
+    return decorate
+
+
+def query(permission: Permission | None) -> Decorator:
+    """A root field that reads."""
+
+    def decorate(function: Callable[..., Awaitable[Any]]) -> Any:
+        @wraps(function)
+        async def resolver(info: Info, **args: Any) -> Any:
+            _check(info.context, permission)
+            return await function(info, **args)
+
+        return strawberry.field(resolver, description=_doc(function), metadata={"access": Access(permission)})
+
+    return decorate
+
+
+def mutation(permission: Permission | None) -> Decorator:
+    """A root field that writes. A refusal for want of permission is audited."""
+
+    def decorate(function: Callable[..., Awaitable[Any]]) -> Any:
+        @wraps(function)
+        async def resolver(info: Info, **args: Any) -> Any:
+            info.context.forget()
+            try:
+                _check(info.context, permission)
+            except QuarterdeckError as error:
+                entry = audit.Entry.of(info.context.actor_if_any, f"graph.{info.field_name}")
+                entry.ip, entry.user_agent = info.context.origin.ip, info.context.origin.user_agent
+                await audit.refused(entry, error)
+                raise
+            return await function(info, **args)
+
+        return strawberry.mutation(resolver, description=_doc(function), metadata={"access": Access(permission)})
+
+    return decorate
+
+
+def subscription(permission: Permission | None) -> Decorator:
+    """A root field that streams. Each event is read afresh."""
+
+    def decorate(function: Callable[..., AsyncGenerator[Any, None]]) -> Any:
+        @wraps(function)
+        async def resolver(info: Info, **args: Any) -> Any:
+            _check(info.context, permission)
+            stream = function(info, **args)
+            try:
+                async for event in stream:
+                    info.context.forget()
+                    yield event
+            finally:
+                await stream.aclose()
+
+        return strawberry.subscription(resolver, description=_doc(function), metadata={"access": Access(permission)})
+
+    return decorate
+
+
+def decode_ids(kind: str, ids: list[strawberry.ID] | None, field: str) -> list[UUID] | None:
+    """A list of ids of one kind, checked."""
+    return None if ids is None else [decode(PREFIXES[kind], id_, field=field) for id_ in ids]
+
+
+def _check(context: Context, permission: Permission | None) -> None:
+    if permission is not None:
+        context.actor.require(permission)
+
+
+def _shower(kind: str) -> Callable[[UUID], str]:
+    prefix = PREFIXES[kind]
+    return lambda value: encode(prefix, value)
+
+
+def _with_signature(resolver: Any, declaration: Any, parameters: list[inspect.Parameter]) -> Any:
+    resolver.__name__, resolver.__module__ = declaration.__name__, declaration.__module__
+    resolver.__signature__ = inspect.signature(declaration).replace(parameters=parameters)
+    resolver.__annotations__ = declaration.__annotations__ | {"info": Info}
+    return resolver
+
+
+def _doc(thing: Any) -> str:
+    found = inspect.getdoc(thing)
+    assert found, f"{thing.__qualname__} needs a docstring: it is shown in GraphiQL"
+    return " ".join(found.split())

@@ -1,0 +1,43 @@
+"""`node(id)`: anything by its id, through the same scope as everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
+from uuid import UUID
+
+import strawberry
+
+from core.errors import NotFound
+from core.ids import split
+from core.permissions import Actor, Permission
+from resolvers import audit, sessions
+from schema.fields import Info, Node, query
+
+Read = Callable[[Actor, UUID], Awaitable[Any]]
+
+# What each prefix is read by, and the permission that reading it takes.
+READS: dict[str, tuple[Permission, Read]] = {
+    "ses": (Permission.SESSIONS_READ, sessions.session),
+    "msg": (Permission.SESSIONS_READ, sessions.message),
+    "run": (Permission.SESSIONS_READ, sessions.run),
+    "tex": (Permission.SESSIONS_READ, sessions.tool_execution),
+    "apr": (Permission.SESSIONS_READ, sessions.approval),
+    "aud": (Permission.AUDIT_READ, audit.audit_event),
+}
+
+
+@strawberry.type
+class NodeQuery:
+    @query(Permission.PROFILE_READ)
+    async def node(
+        info: Info, id: Annotated[strawberry.ID, strawberry.argument(description="Any id of the graph.")]
+    ) -> Node | None:
+        """Anything by its id; null where there is nothing that you may see."""
+        prefix, value = split(id)
+        if prefix not in READS:
+            raise NotFound("Things of this kind cannot be read by their id.", field="id")
+        permission, read = READS[prefix]
+        actor = info.context.actor
+        actor.require(permission)
+        return await read(actor, value)  # type: ignore[no-any-return]

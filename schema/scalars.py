@@ -1,0 +1,46 @@
+"""Scalars of our own."""
+
+from __future__ import annotations
+
+from typing import NewType
+
+import strawberry
+from graphql import GraphQLError, IntValueNode
+
+from core.errors import ErrorCode
+
+BigInt = NewType("BigInt", int)
+Cursor = NewType("Cursor", str)
+
+
+def _whole_number(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not -(2**63) <= value < 2**63:
+        raise GraphQLError("BigInt is a whole number of 64 bits.", extensions={"code": ErrorCode.BAD_INPUT.value})
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not 1 <= len(value) <= 4000:
+        raise GraphQLError(
+            "A cursor is a text that an event or a page gave.", extensions={"code": ErrorCode.BAD_INPUT.value}
+        )
+    return value
+
+
+SCALARS = {
+    BigInt: strawberry.scalar(
+        name="BigInt",
+        description="A whole number of up to 64 bits, as a JSON number.",
+        serialize=int,
+        parse_value=_whole_number,
+        parse_literal=lambda node, variables=None: _whole_number(
+            int(node.value) if isinstance(node, IntValueNode) else None
+        ),
+    ),
+    Cursor: strawberry.scalar(
+        name="Cursor",
+        description="A place in a stream. Opaque: keep the last one, and pass it as `after` to go on from there.",
+        serialize=str,
+        parse_value=_text,
+    ),
+}

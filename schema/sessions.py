@@ -1,0 +1,491 @@
+"""Sessions in the graph: types and queries."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import strawberry
+from strawberry.scalars import JSON
+
+from core.ids import decode
+from core.permissions import Permission
+from models import sessions as models
+from resolvers import sessions as reads
+from schema.connections import After, Connection, First
+from schema.fields import (
+    Info,
+    Node,
+    column,
+    decode_ids,
+    entity,
+    enum_type,
+    id_column,
+    input_type,
+    nested,
+    object_type,
+    query,
+)
+from schema.scalars import BigInt, Cursor
+from services.sessions.options import load_options
+from subscriptions.sessions import event_cursor
+
+if TYPE_CHECKING:
+    from schema.identity import User
+    from schema.mcp_servers import McpServer
+
+LazyUser = Annotated["User", strawberry.lazy("schema.identity")]
+LazyMcpServer = Annotated["McpServer", strawberry.lazy("schema.mcp_servers")]
+
+SessionStatus = enum_type(
+    models.SessionStatus,
+    {
+        "CREATED": "Made, and nothing sent yet.",
+        "ACTIVE": "In use: a run is under way, or the next message is awaited.",
+        "WAITING": "A run waits for a human's decision on a tool call.",
+        "PAUSED": "Takes messages, but starts no runs until it is resumed.",
+        "COMPLETED": "Marked as done. Takes no messages until it is resumed.",
+        "FAILED": "The last run failed; the next message tries again.",
+        "TERMINATED": "Stopped for good.",
+        "ARCHIVED": "Put away: listed only on request.",
+    },
+)
+Visibility = enum_type(
+    models.Visibility,
+    {
+        "PRIVATE": "The owner, and the organisation's admins.",
+        "ORGANIZATION": "Everybody in the organisation may read it.",
+    },
+)
+PermissionMode = enum_type(
+    models.PermissionMode,
+    {
+        "DEFAULT": "Read-only tools run at once; others wait for a decision.",
+        "ACCEPT_EDITS": "Like DEFAULT, but edits of the session's files run at once.",
+        "PLAN": "Only read-only tools run; others are refused.",
+        "DONT_ASK": "Only read-only tools and `allowedTools` run; others are refused without asking.",
+        "BYPASS_PERMISSIONS": "Every tool runs at once, but those in `disallowedTools`.",
+    },
+)
+MessageRole = enum_type(models.MessageRole, {"USER": "Somebody who uses the session.", "ASSISTANT": "The agent."})
+MessageStatus = enum_type(
+    models.MessageStatus,
+    {
+        "STREAMING": "Being written; `text` is empty until it is complete. `sessionEvents` has it live.",
+        "COMPLETE": "All of it is there.",
+        "INTERRUPTED": "Cut off: `text` is what had been written.",
+    },
+)
+RunStatus = enum_type(
+    models.RunStatus,
+    {
+        "QUEUED": "Waits for its turn or for a worker.",
+        "RUNNING": "A worker executes it.",
+        "WAITING": "Waits for decisions on tool calls.",
+        "FINISHED": "Done.",
+        "INTERRUPTED": "Stopped before its end; `error` or the last event says by what.",
+        "FAILED": "Ended by an error.",
+    },
+)
+ToolStatus = enum_type(
+    models.ToolStatus,
+    {
+        "WAITING": "Waits for a decision.",
+        "RUNNING": "The tool is at work.",
+        "SUCCEEDED": "It gave a result.",
+        "FAILED": "It gave an error, or did not answer.",
+        "DENIED": "It was not allowed to run.",
+        "INTERRUPTED": "It was stopped before it had an answer.",
+    },
+)
+ApprovalStatus = enum_type(
+    models.ApprovalStatus,
+    {
+        "PENDING": "Nobody has decided yet.",
+        "APPROVED": "The call was allowed.",
+        "DENIED": "The call was refused.",
+        "EXPIRED": "Nobody decided in time, which counts as refused.",
+        "CANCELLED": "The run ended before anybody decided.",
+    },
+)
+
+
+class Order(StrEnum):
+    """The direction of a list within its parent."""
+
+    OLDEST_FIRST = "OLDEST_FIRST"
+    NEWEST_FIRST = "NEWEST_FIRST"
+
+
+enum_type(Order, {"OLDEST_FIRST": "As it happened.", "NEWEST_FIRST": "The latest first."})
+
+
+class SessionOrder(StrEnum):
+    """How a list of sessions is ordered."""
+
+    CREATED_NEWEST_FIRST = "CREATED_NEWEST_FIRST"
+    CREATED_OLDEST_FIRST = "CREATED_OLDEST_FIRST"
+    UPDATED_NEWEST_FIRST = "UPDATED_NEWEST_FIRST"
+
+
+enum_type(
+    SessionOrder,
+    {
+        "CREATED_NEWEST_FIRST": "By creation, the newest first.",
+        "CREATED_OLDEST_FIRST": "By creation, the oldest first.",
+        "UPDATED_NEWEST_FIRST": "By the last thing that happened in it, the latest first.",
+    },
+)
+_ORDERS = {
+    SessionOrder.CREATED_NEWEST_FIRST: ("created_at", True),
+    SessionOrder.CREATED_OLDEST_FIRST: ("created_at", False),
+    SessionOrder.UPDATED_NEWEST_FIRST: ("updated_at", True),
+}
+OrderBy = Annotated[Order, strawberry.argument(description="In which direction.")]
+
+
+@object_type
+class Label:
+    """A name and a value that a session is found by."""
+
+    name: str = strawberry.field(description="Like `team` or `app.example/tier`.")
+    value: str = strawberry.field(description="Up to 200 characters.")
+
+
+@object_type
+class Usage:
+    """What the models used. Fields are null where the provider does not say: nothing is guessed."""
+
+    input_tokens: BigInt | None = column("Tokens read by the model, without those from the cache.")
+    output_tokens: BigInt | None = column("Tokens written by the model.")
+    cache_read_tokens: BigInt | None = column("Tokens read from the provider's prompt cache.")
+    cache_write_tokens: BigInt | None = column("Tokens written to the provider's prompt cache.")
+    requests: int = column("Requests to the model.", name="request_count")
+    cost_usd: Decimal | None = column("Cost in US dollars; null where it is not known, as for scripts.")
+    cost_source: str | None = column("Where the cost comes from: `provider` or `price_table`.")
+
+
+@object_type
+class RunError:
+    """Why a run did not finish."""
+
+    code: str = column("Machine-readable: WORKER_LOST, MODEL_ERROR, RATE_LIMITED, MAX_TURNS, …", name="error_code")
+    message: str | None = column("For people, with what to do about it.", name="error_message")
+
+
+@object_type
+class Subagent:
+    """A subagent that the runtime may call by name."""
+
+    name: str = column("What it is called by.")
+    description: str = column("When to use it.")
+    prompt: str = column("Its system prompt.")
+    tools: list[str] | None = column("Its tools; null for all of the session's.")
+    model: str | None = column("Its model; null for the session's.")
+
+
+@object_type
+class SessionOptions:
+    """What a session was started with, defaults filled in. Names follow the Claude Agent SDK."""
+
+    allowed_tools: list[str] = column("Tools that run without a decision; `*` matches any text.")
+    disallowed_tools: list[str] = column("Tools that never run.")
+    max_turns: int | None = column("Most turns of the model in one run.")
+    max_budget_usd: Decimal | None = column("Most US dollars one run may cost.")
+    environment: list[str] = column("Names of the organisation's environment variables that tools get.")
+    working_directory: str = column("Where tools start, within the session's directory.")
+    fallback_model: str | None = column("Model to use when the first one is overloaded.")
+    effort: str | None = column("How hard the model thinks: low, medium, high, xhigh or max.")
+    max_thinking_tokens: int | None = column("Most tokens of thinking per request.")
+    task_budget_tokens: int | None = column("Tokens that the model is told it has for the task.")
+    output_schema: JSON | None = column("JSON Schema that the final answer must fit.")
+    subagents: list[Subagent] = column("Subagents that the runtime may call.")
+    skills: list[str] | None = column("Skills that are loaded; null for the runtime's default.")
+    setting_sources: list[str] | None = column("Which of Claude Code's settings files are read: user, project, local.")
+    betas: list[str] = column("Beta features of the provider.")
+    extra: JSON = column("Further options of the runtime.")
+
+
+@entity(models.ApprovalRow)
+class Approval(Node):
+    """A tool call that waits, or waited, for a human's decision."""
+
+    status: ApprovalStatus = column("What became of it.")  # type: ignore[valid-type]
+    reason: str | None = column("Why a decision is asked for.")
+    note: str | None = column("What the decider said about it.")
+    arguments: JSON | None = column("The arguments as the decider edited them; null where they did not.")
+    created_at: datetime = column("When the decision was asked for.")
+    expires_at: datetime = column("When it counts as refused.")
+    decided_at: datetime | None = column("When it was decided.")
+
+    @nested(reads.user_in("decided_by_id"))
+    def decided_by(self) -> LazyUser | None:
+        """Who decided."""
+
+    @nested(reads.tool_execution_of)
+    def tool_execution(self) -> ToolExecution:
+        """The call in question."""
+
+    @nested(reads.run_of)
+    def run(self) -> Run:
+        """The run that waits."""
+
+    @nested(reads.session_of)
+    def session(self) -> Session:
+        """The session it belongs to."""
+
+
+@entity(models.ToolExecutionRow)
+class ToolExecution(Node):
+    """One call of a tool: what was asked, whether it was allowed, what came back."""
+
+    tool: str = column("`server.tool`, or the name of a built-in tool.")
+    call_id: str = column("The call's id in the conversation with the model.")
+    parent_call_id: str | None = column("The subagent's call that this call belongs to.")
+    arguments: JSON = column("What the tool was called with.")
+    status: ToolStatus = column("Where it is.")  # type: ignore[valid-type]
+    result: JSON | None = column('MCP content blocks: `[{type: "text", text: …}]`.')
+    structured_result: JSON | None = column("The structured result, where the tool gives one.")
+    truncated: bool = column("Whether the result was cut because of its size.")
+    error_kind: str | None = column("tool, timeout, server_died, protocol, cancelled or too_large.")
+    error_message: str | None = column("What went wrong.")
+    seq: BigInt = column("The number of the event that began it: its place in the session.")
+    created_at: datetime = column("When it was asked for.")
+    started_at: datetime | None = column("When it began to run.")
+    ended_at: datetime | None = column("When it ended.")
+    duration_ms: int | None = column("How long it ran, in milliseconds.")
+
+    @nested(reads.approval_of_tool)
+    def approval(self) -> Approval | None:
+        """The decision it waited for; null where none was needed."""
+
+    @nested(reads.run_of)
+    def run(self) -> Run:
+        """The run it belongs to."""
+
+    @nested(reads.session_of)
+    def session(self) -> Session:
+        """The session it belongs to."""
+
+
+@entity(models.MessageRow)
+class Message(Node):
+    """Something that was said in a session."""
+
+    role: MessageRole = column("Whether a user or the agent said it.")  # type: ignore[valid-type]
+    status: MessageStatus = column("Whether it is complete.")  # type: ignore[valid-type]
+    reasoning: bool = column("Whether it is the model's thinking and not its answer.")
+    text: str = column("What was said, as Markdown.")
+    seq: BigInt = column("The number of the event that began it: its place in the session.")
+    created_at: datetime = column("When it was begun.")
+
+    @nested(reads.user_in("author_id"))
+    def author(self) -> LazyUser | None:
+        """Who wrote it; null for the agent."""
+
+    @nested(reads.run_of)
+    def run(self) -> Run | None:
+        """The run that it started or that wrote it; null in a fork."""
+
+    @nested(reads.session_of)
+    def session(self) -> Session:
+        """The session it belongs to."""
+
+
+@entity(models.RunRow)
+class Run(Node):
+    """The work that one message started. Runs of a session are executed one after the other."""
+
+    number: int = column("1, 2, …: its place in the session.")
+    status: RunStatus = column("Where it is.")  # type: ignore[valid-type]
+    segment: int = column("Counts the stretches of work between decisions.")
+    queued_at: datetime = column("When the message was sent.")
+    started_at: datetime | None = column("When a worker began.")
+    ended_at: datetime | None = column("When it ended.")
+
+    @strawberry.field(description="Why it did not finish; null where it did, or was stopped by somebody.")
+    def error(root: Any) -> RunError | None:
+        return root if root["error_code"] else None
+
+    @strawberry.field(description="What the models used in this run.")
+    def usage(root: Any) -> Usage:
+        return root  # type: ignore[no-any-return]
+
+    @nested(reads.user_in("started_by_id"))
+    def started_by(self) -> LazyUser:
+        """Who sent the message."""
+
+    @nested(reads.messages_of_runs)
+    def messages(self, first: First = None, after: After = None) -> Connection[Message]:
+        """The message that started it, and what the agent said."""
+
+    @nested(reads.tools_of_runs)
+    def tool_executions(self, first: First = None, after: After = None) -> Connection[ToolExecution]:
+        """The calls of tools, as they happened."""
+
+    @nested(reads.approvals_of_runs)
+    def approvals(self, first: First = None, after: After = None) -> Connection[Approval]:
+        """The decisions that were asked for."""
+
+    @nested(reads.session_of)
+    def session(self) -> Session:
+        """The session it belongs to."""
+
+
+@entity(models.SessionRow)
+class Session(Node):
+    """A conversation of people with an agent that has tools and a working directory."""
+
+    title: str = column("What it is about.")
+    status: SessionStatus = column("Where it is in its life.")  # type: ignore[valid-type]
+    visibility: Visibility = column("Who may read it.")  # type: ignore[valid-type]
+    runtime: str = column("What drives the agent: `script`, `pydantic_ai` or `claude`.")
+    model: str | None = column("The model, as the runtime spells it.")
+    system_prompt: str | None = column("What the agent was told first.")
+    permission_mode: PermissionMode = column("Which tool calls need a decision.")  # type: ignore[valid-type]
+    message_count: int = column("How many messages it has.")
+    tool_execution_count: int = column("How many calls of tools it has.")
+    created_at: datetime = column("When it was made.")
+    updated_at: datetime = column("When something last happened in it.")
+    archived_at: datetime | None = column("When it was put away.")
+    forked_at_message_id: strawberry.ID | None = id_column(
+        "Message", "The message of `forkedFrom` where it goes on from.", name="forked_at_message_id"
+    )
+    last_event_cursor: Cursor = column(
+        "The place after everything that has happened so far: `sessionEvents(after:)` goes on from there.",
+        name="last_event_seq",
+        show=event_cursor,
+    )
+
+    @strawberry.field(description="What it was started with.")
+    def options(root: Any) -> SessionOptions:
+        return load_options(root["options"])  # type: ignore[return-value]
+
+    @strawberry.field(description="Names and values it is found by.")
+    def labels(root: Any) -> list[Label]:
+        return [Label(name=name, value=value) for name, value in sorted(root["labels"].items())]
+
+    @strawberry.field(description="What the models used in all its runs.")
+    def usage(root: Any) -> Usage:
+        return root  # type: ignore[no-any-return]
+
+    @nested(reads.user_in("owner_id"))
+    def owner(self) -> LazyUser:
+        """Whom it belongs to now."""
+
+    @nested(reads.user_in("creator_id"))
+    def creator(self) -> LazyUser:
+        """Who made it."""
+
+    @nested(reads.fork_source_of)
+    def forked_from(self) -> Session | None:
+        """The session it was forked from; null where it was not, or where you may not see that one."""
+
+    @nested(reads.servers_of_sessions)
+    def mcp_servers(self) -> list[LazyMcpServer]:
+        """The MCP servers that its agent may use."""
+
+    @nested(reads.messages_of_sessions)
+    def messages(
+        self,
+        first: First = None,
+        after: After = None,
+        newest_first: Annotated[bool, strawberry.argument(description="Begin with the latest.")] = False,
+    ) -> Connection[Message]:
+        """What was said."""
+
+    @nested(reads.runs_of_sessions)
+    def runs(
+        self,
+        first: First = None,
+        after: After = None,
+        newest_first: Annotated[bool, strawberry.argument(description="Begin with the latest.")] = False,
+    ) -> Connection[Run]:
+        """The work that its messages started."""
+
+    @nested(reads.tools_of_sessions)
+    def tool_executions(
+        self,
+        first: First = None,
+        after: After = None,
+        newest_first: Annotated[bool, strawberry.argument(description="Begin with the latest.")] = False,
+    ) -> Connection[ToolExecution]:
+        """The calls of tools."""
+
+    @nested(reads.approvals_of_sessions)
+    def approvals(self, first: First = None, after: After = None) -> Connection[Approval]:
+        """All decisions that were asked for."""
+
+    @nested(reads.pending_approvals_of_sessions)
+    def pending_approvals(self, first: First = None, after: After = None) -> Connection[Approval]:
+        """Decisions that are waited for now."""
+
+
+@input_type
+class LabelInput:
+    """A label."""
+
+    name: str = strawberry.field(description="Lower-case letters, digits, and . _ / - inside.")
+    value: str = strawberry.field(description="Up to 200 characters.")
+
+
+@input_type
+class SessionFilter:
+    """Which sessions to list. Conditions that are left out take everything; archived ones only on request."""
+
+    status: list[SessionStatus] | None = strawberry.field(default=None, description="In one of these.")  # type: ignore[valid-type]
+    owner_id: list[strawberry.ID] | None = strawberry.field(default=None, description="Owned by one of these users.")
+    title_contains: str | None = strawberry.field(default=None, description="The title has this text, in any case.")
+    runtime: str | None = strawberry.field(default=None, description="Driven by this runtime.")
+    labels: list[LabelInput] | None = strawberry.field(default=None, description="Has all of these labels.")
+    created_after: datetime | None = strawberry.field(default=None, description="Made at or after this time.")
+    created_before: datetime | None = strawberry.field(default=None, description="Made before this time.")
+
+    def checked(self) -> reads.SessionFilter:
+        """What the reads take."""
+        return reads.SessionFilter(
+            statuses=self.status,
+            owner_ids=decode_ids("User", self.owner_id, "filter.ownerId"),
+            title_contains=self.title_contains,
+            runtime=self.runtime,
+            labels={label.name: label.value for label in self.labels} if self.labels else None,
+            created_after=self.created_after,
+            created_before=self.created_before,
+        )
+
+
+Filter = Annotated[SessionFilter | None, strawberry.argument(description="Which ones.")]
+
+
+@strawberry.type
+class SessionQuery:
+    @query(Permission.SESSIONS_READ)
+    async def session(
+        info: Info, id: Annotated[strawberry.ID, strawberry.argument(description="Its id, `ses_…`.")]
+    ) -> Session | None:
+        """One session; null where there is none that you may see."""
+        return await reads.session(info.context.actor, decode("ses", id))
+
+    @query(Permission.SESSIONS_READ)
+    async def sessions(
+        info: Info,
+        first: First = None,
+        after: After = None,
+        filter: Filter = None,
+        order_by: Annotated[
+            SessionOrder, strawberry.argument(description="In which order.")
+        ] = SessionOrder.CREATED_NEWEST_FIRST,
+    ) -> Connection[Session]:
+        """The sessions that you may see."""
+        order, descending = _ORDERS[order_by]
+        wanted = filter.checked() if filter else reads.SessionFilter()
+        return await reads.sessions(
+            info.context.actor, wanted, first=first, after=after, order=order, descending=descending
+        )
+
+    @query(Permission.SESSIONS_READ)
+    async def pending_approvals(info: Info, first: First = None, after: After = None) -> Connection[Approval]:
+        """Tool calls that wait for a decision, in all sessions that you may see; the longest waiting first."""
+        return await reads.pending_approvals(info.context.actor, first=first, after=after)

@@ -1,0 +1,1 @@
+"""What the product does: rules and writes. Knows nothing of requests or of GraphQL."""

@@ -1,0 +1,54 @@
+"""The parts this process was put together from. app/wiring.py chooses them; services use them by their contracts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+from core.bus import Bus
+from core.crypto import Vault
+from core.settings import Settings
+from integrations.agents.base import McpServerSpec, Runtime
+from integrations.durable.base import RunQueue
+from integrations.mcp.base import McpInspection
+
+
+class InspectServer(Protocol):
+    """Connects to a server, lists its tools, and ends it again; raises McpUnavailable, BadInput."""
+
+    async def __call__(
+        self, spec: McpServerSpec, *, organization_id: UUID, environment: Mapping[str, str]
+    ) -> McpInspection: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """One process's parts."""
+
+    settings: Settings
+    vault: Vault
+    bus: Bus
+    queue: RunQueue
+    runtimes: Mapping[str, Runtime]
+    default_runtime: str
+    inspect_server: InspectServer
+    executor_id: str
+    """This process's name in `runs.executor`."""
+
+
+_installed: Parts | None = None
+
+
+def install(parts: Parts | None) -> None:
+    """Make the parts known to the services of this process; None takes them away."""
+    global _installed
+    _installed = parts
+
+
+def parts() -> Parts:
+    """The parts of this process."""
+    if _installed is None:
+        raise RuntimeError("The process is not wired: call app.wiring first.")
+    return _installed

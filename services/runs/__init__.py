@@ -1,0 +1,1 @@
+"""Runs: the queue of a session, and what a worker does with a run."""

@@ -1,0 +1,1 @@
+"""Sessions: options, life cycle, messages, approvals."""

@@ -1,0 +1,216 @@
+"""One write: a transaction that holds the rows, their audit record and their events, and tells others after it.
+
+async with write(actor, "session.update") as work:
+    session = await work.lock_session(session_id)
+    …
+    work.target("Session", session.id, session.title)
+    work.changed(before={…}, after={…})
+    work.session_changed("UPDATED")
+    work.emit("CUSTOM", name="quarterdeck.session.updated", data={…})
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from core import clock, db
+from core.errors import ErrorCode, Forbidden, NotFound, QuarterdeckError
+from core.permissions import Actor
+from models.audit import AuditOutcome
+from models.base import Query
+from models.sessions import Session, SessionRow
+from services import audit
+from services.parts import parts
+
+_AUDITED_REFUSALS = frozenset(ErrorCode) - {ErrorCode.BAD_INPUT, ErrorCode.TOO_LARGE, ErrorCode.INTERNAL}
+
+
+class Work:
+    """A write under way."""
+
+    def __init__(self, actor: Actor, entry: audit.Entry, tx: db.Transaction) -> None:
+        self.actor = actor
+        self.entry = entry
+        self.tx = tx
+        self.at: datetime = clock.now()
+        self.session: SessionRow | None = None
+        self._next_seq = 0
+        self._events: list[tuple[Any, ...]] = []
+        self._changes: list[str] = []
+        self._extra_entries: list[audit.Entry] = []
+        self._after: list[Callable[[], Awaitable[None]]] = []
+
+    # -- what the write is about
+
+    def target(self, kind: str, target_id: UUID, name: str | None = None) -> None:
+        """What the audit record points at."""
+        self.entry.target_kind, self.entry.target_id, self.entry.target_name = kind, target_id, name
+
+    def changed(self, *, before: dict[str, Any] | None = None, after: dict[str, Any] | None = None) -> None:
+        """What the audit record says of before and after. Never put secrets here: name them, with `[redacted]`."""
+        self.entry.before, self.entry.after = before, after
+
+    def also(self, entry: audit.Entry) -> None:
+        """A further audit record of the same transaction."""
+        self._extra_entries.append(entry)
+
+    def after_commit(self, call: Callable[[], Awaitable[None]]) -> None:
+        """Call this once the transaction has committed."""
+        self._after.append(call)
+
+    # -- sessions
+
+    async def lock_session(self, session_id: UUID, *, for_writing: bool = True) -> SessionRow:
+        """The session, held until the end of the transaction. NOT_FOUND where the actor may not see it,
+        FORBIDDEN where they see it and may not write."""
+        query = Query()
+        row = await self.tx.fetchrow(
+            f"SELECT * FROM sessions WHERE id = {query.arg(session_id)} AND {query.scope(Session.visible_to(self.actor))} "
+            "FOR UPDATE",
+            *query.args,
+            row=SessionRow,
+        )
+        if row is None:
+            raise NotFound("There is no such session, or you may not see it.", field="sessionId")
+        self.entry.session_id = row["id"]
+        if self.entry.target_id is None:
+            self.target("Session", row["id"], row["title"])
+        if for_writing and not may_write(self.actor, row):
+            raise Forbidden("You can read this session but not change it. Ask its owner.", field="sessionId")
+        self._hold(row)
+        return row
+
+    async def hold_session(self, session_id: UUID) -> SessionRow:
+        """The session, held, for Quarterdeck's own writes: no question of who may see it."""
+        row = await self.tx.fetchrow("SELECT * FROM sessions WHERE id = $1 FOR UPDATE", session_id, row=SessionRow)
+        if row is None:
+            raise NotFound("The session does not exist any more.")
+        self._hold(row)
+        return row
+
+    def hold_new_session(self, row: SessionRow) -> None:
+        """Begin the event log of a session made in this transaction."""
+        self.entry.session_id = row["id"]
+        self._hold(row)
+
+    def emit(
+        self,
+        type_: str,
+        data: dict[str, Any] | None = None,
+        *,
+        name: str | None = None,
+        run_id: UUID | None = None,
+        message_id: UUID | None = None,
+        tool_execution_id: UUID | None = None,
+        approval_id: UUID | None = None,
+    ) -> int:
+        """Append to the held session's event log; returns the event's number."""
+        assert self.session is not None, "lock_session first"
+        self._next_seq += 1
+        self._events.append(
+            (
+                self.session["id"],
+                self._next_seq,
+                self.session["organization_id"],
+                self.at,
+                type_,
+                name,
+                run_id,
+                message_id,
+                tool_execution_id,
+                approval_id,
+                self.actor.kind.value,
+                self.actor.user_id,
+                self.actor.on_behalf_of,
+                data or {},
+            )
+        )
+        return self._next_seq
+
+    def session_changed(self, kind: str) -> None:
+        """Tell those who watch lists of sessions: CREATED, UPDATED or REMOVED."""
+        if kind not in self._changes:
+            self._changes.append(kind)
+
+    def _hold(self, row: SessionRow) -> None:
+        assert self.session is None, "a write holds one session"
+        self.session = row
+        self._next_seq = row["last_event_seq"]
+
+    # -- the end
+
+    async def finish(self) -> None:
+        """Write what was collected; the last statements of the transaction."""
+        if self.session is not None and self._events:
+            await self.tx.execute(
+                "UPDATE sessions SET last_event_seq = $2, updated_at = $3 WHERE id = $1",
+                self.session["id"],
+                self._next_seq,
+                self.at,
+            )
+            await self.tx.executemany(
+                "INSERT INTO session_events (session_id, seq, organization_id, at, type, name, run_id, message_id, "
+                "tool_execution_id, approval_id, actor_kind, actor_id, on_behalf_of, data) "
+                "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+                self._events,
+            )
+        if self.session is not None and self._changes:
+            await self.tx.executemany(
+                "INSERT INTO session_changes (organization_id, session_id, kind, at) VALUES ($1, $2, $3, $4)",
+                [(self.session["organization_id"], self.session["id"], kind, self.at) for kind in self._changes],
+            )
+        if self.entry.action:
+            await audit.record(self.tx, self.entry, *self._extra_entries)
+        elif self._extra_entries:
+            await audit.record(self.tx, *self._extra_entries)
+
+    async def announce(self) -> None:
+        """Tell other processes. A lost notice is made good by the readers' gap detection."""
+        if self.session is not None:
+            bus = parts().bus
+            if self._events:
+                await bus.publish(session_channel(self.session["id"]), {"seq": self._next_seq})
+            if self._changes:
+                await bus.publish(organization_channel(self.session["organization_id"]), {"changed": True})
+        if self.entry.action or self._extra_entries:
+            await audit.announce()
+        for call in self._after:
+            await call()
+
+
+@asynccontextmanager
+async def write(actor: Actor, action: str | None) -> AsyncIterator[Work]:
+    """Open a write. What is refused inside is rolled back and audited as refused; `action` None audits nothing itself."""
+    entry = audit.Entry.of(actor, action or "")
+    try:
+        async with db.transaction() as tx:
+            work = Work(actor, entry, tx)
+            yield work
+            await work.finish()
+    except QuarterdeckError as error:
+        if action and error.code in _AUDITED_REFUSALS:
+            await audit.refused(entry, error)
+        raise
+    await work.announce()
+
+
+def may_write(actor: Actor, session: SessionRow) -> bool:
+    """Whether an actor who sees a session may also change it."""
+    return actor.is_admin or session["owner_id"] == actor.user_id
+
+
+def session_channel(session_id: UUID) -> str:
+    """The bus channel of one session's events."""
+    return f"session:{session_id}"
+
+
+def organization_channel(organization_id: UUID) -> str:
+    """The bus channel that says that some session of an organisation changed."""
+    return f"organization:{organization_id}"
+
+
+__all__ = ["AuditOutcome", "Work", "may_write", "organization_channel", "session_channel", "write"]

@@ -1,0 +1,1 @@
+"""Live streams. Each subscribes first, replays what is stored after the cursor, then follows."""

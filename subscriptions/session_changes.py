@@ -1,0 +1,106 @@
+"""The live feed of an organisation's sessions: what was made or changed, as far as the actor may see it.
+
+Rows are read in the order (xid, id), below the oldest transaction that is still open. A transaction that commits
+late therefore cannot slip in behind a reader's place, and writers never wait for one another.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from core import db
+from core.bus import BusMessage
+from core.errors import BadInput, SlowConsumer
+from core.paging import decode_cursor, encode_cursor
+from core.permissions import Actor
+from models.base import Query
+from models.sessions import Session, SessionRow
+from services.parts import parts
+from services.work import organization_channel
+
+PAGE = 200
+LOOK_ANYWAY_SECONDS = 5.0
+# A change that was told may still be above the oldest open transaction; it will not be for long.
+SOON_SECONDS = 0.05
+WATCHFUL_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class SessionChange:
+    """A session that was made or changed; `session` is as it is now."""
+
+    cursor: str
+    kind: str
+    session_id: UUID
+    at: datetime
+    session: SessionRow
+
+
+async def current_cursor(actor: Actor) -> str:
+    """The place of one who has read the list just now: everything from here on is news, some of it may be known."""
+    return encode_cursor(str(await db.fetchval("SELECT pg_snapshot_xmin(pg_current_snapshot())")), 0)
+
+
+async def session_changes(
+    actor: Actor, matches: Callable[[SessionRow], bool], after: str | None
+) -> AsyncIterator[SessionChange]:
+    """Changes after a cursor (None: from now on) of the sessions the actor may see and the filter takes."""
+    xid, id_ = _position(after or await current_cursor(actor))
+    while True:
+        async with parts().bus.subscribe(organization_channel(actor.organization_id)) as notices:
+            wait, watchful_until = 0.0, 0.0
+            try:
+                while True:
+                    if isinstance(await notices.next(wait), BusMessage):
+                        watchful_until = time.monotonic() + WATCHFUL_SECONDS
+                    rows = await _read(actor, xid, id_)
+                    for row in rows:
+                        xid, id_ = row["xid"], row["id"]
+                        if row["session"] is not None and matches(row["session"]):
+                            yield SessionChange(
+                                encode_cursor(str(xid), id_), row["kind"], row["session_id"], row["at"], row["session"]
+                            )
+                    wait = SOON_SECONDS if time.monotonic() < watchful_until else LOOK_ANYWAY_SECONDS
+                    if len(rows) == PAGE:
+                        wait = 0.0
+            except SlowConsumer:
+                continue
+
+
+async def _read(actor: Actor, xid: int, id_: int) -> list[dict[str, Any]]:
+    query = Query()
+    changes = await db.fetch(
+        "SELECT xid::text::bigint AS xid, id, session_id, kind, at FROM session_changes "
+        f"WHERE organization_id = {query.arg(actor.organization_id)} "
+        f"AND (xid, id) > ({query.arg(str(xid))}::text::xid8, {query.arg(id_)}) "
+        f"AND xid < pg_snapshot_xmin(pg_current_snapshot()) ORDER BY xid, id LIMIT {PAGE}",
+        *query.args,
+    )
+    if not changes:
+        return []
+    query = Query()
+    wanted = query.arg(list({change["session_id"] for change in changes}))
+    seen = {
+        row["id"]: row
+        for row in await db.fetch(
+            f"SELECT * FROM sessions WHERE id = ANY({wanted}) AND {query.scope(Session.visible_to(actor))}",
+            *query.args,
+            row=SessionRow,
+        )
+    }
+    # Those the actor may not see are kept as None: the reader's place moves on over them.
+    return [dict(change) | {"session": seen.get(change["session_id"])} for change in changes]
+
+
+def _position(after: str) -> tuple[int, int]:
+    xid, id_ = decode_cursor(after, 2)
+    if not isinstance(xid, str) or not xid.isdigit() or len(xid) > 20 or not isinstance(id_, int):
+        raise BadInput(
+            "This is not a cursor of sessionChanges. Pass an event's cursor, or leave it out.", field="after"
+        )
+    return int(xid), id_
