@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from core.errors import Unavailable
 from integrations.durable.base import Job, RunQueue
 from integrations.durable.lease import Lease, LeaseEvents
-from integrations.durable.store import SCHEMA, Store
+from integrations.durable.store import Store
 
 if TYPE_CHECKING:
     from integrations.durable.worker import Worker
@@ -43,7 +43,8 @@ class DurableQueue(RunQueue):
 
     async def migrate(self) -> None:
         """Create DBOS's tables, or bring them up to its version."""
-        await asyncio.to_thread(_migrate, self._database_url)
+        engine = await asyncio.to_thread(importlib.import_module, "integrations.durable.engine")
+        await asyncio.to_thread(engine.migrate, self._database_url)
 
     async def connect(self) -> None:
         """Be ready to enqueue. Raises Unavailable when the database can't be reached."""
@@ -63,20 +64,32 @@ class DurableQueue(RunQueue):
         the job is handed over: it then leaves the run as it is, for the next to go on with.
         """
         await self._store.open()
-        module = await asyncio.to_thread(importlib.import_module, "integrations.durable.worker")
+        await self._store.held_by("")  # says so when the tables are missing
+        # DBOS takes a second to import, which the rest of the process need not wait for.
+        engine_module = await asyncio.to_thread(importlib.import_module, "integrations.durable.engine")
+        worker_module = importlib.import_module("integrations.durable.worker")
         executor = f"worker-{uuid.uuid4()}"
-        worker: Worker = module.Worker(self._database_url, executor, self._store, handler, per_worker)
+        engine = engine_module.Engine(self._database_url, executor)
+        worker: Worker = worker_module.Worker(engine, executor, self._store, handler, per_worker)
         lease = Lease(
             self._database_url,
             executor,
             LeaseEvents(
-                woken=worker.wake, held=worker.resume, lost=worker.hold, fenced=worker.give_up, died=worker.put_back
+                woken=worker.wake,
+                held=worker.resume,
+                lost=worker.hold,
+                fenced=worker.give_up,
+                died=worker.put_back_all,
             ),
         )
         # The lock is held before DBOS starts, else the first job could be taken for a dead worker's.
         await lease.start()
         self._executor, self._worker, self._lease = executor, worker, lease
-        await asyncio.to_thread(worker.launch, per_organization)
+        try:
+            await worker.launch(per_worker=per_worker, per_organization=per_organization)
+        except BaseException:
+            await self.stop(0)
+            raise
 
     async def sweep(self, jobs: Sequence[Job]) -> int:
         """Put back those of the jobs that are neither waiting nor executing; returns how many.
@@ -104,12 +117,3 @@ class DurableQueue(RunQueue):
             claiming=worker is not None and lease is not None and worker.claiming and lease.held,
             executing=0 if worker is None else worker.executing,
         )
-
-
-def _migrate(database_url: str) -> None:
-    from dbos import DBOS
-
-    from integrations.durable.worker import quieten
-
-    quieten()
-    DBOS.migrate(database_url, schema=SCHEMA)

@@ -99,16 +99,7 @@ class Store:
     async def open(self) -> None:
         """Raises Unavailable when the database can't be reached."""
         if self._pool is None:
-            self._pool = await _patiently(
-                lambda: asyncpg.create_pool(
-                    self._database_url,
-                    min_size=1,
-                    max_size=4,
-                    timeout=5,
-                    command_timeout=10,
-                    server_settings={"application_name": "quarterdeck queue"},
-                )
-            )
+            self._pool = await _patiently(self._connect)
 
     async def close(self) -> None:
         """Give the connections back."""
@@ -155,6 +146,22 @@ class Store:
             keys = {row["key"] for row in absent}
             await _enqueue_on(connection, [job for job in jobs if job.key in keys])
             return len(keys)
+
+    async def _connect(self) -> asyncpg.Pool:
+        pool = await asyncpg.create_pool(
+            self._database_url,
+            min_size=0,  # else the pool itself complains at length while the database is away
+            max_size=4,
+            timeout=5,
+            command_timeout=10,
+            server_settings={"application_name": "quarterdeck queue"},
+        )
+        try:
+            await pool.execute("SELECT 1")
+        except BaseException:
+            await pool.close()
+            raise
+        return pool
 
     def _opened(self) -> asyncpg.Pool:
         if self._pool is None:

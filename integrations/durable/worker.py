@@ -1,43 +1,35 @@
-"""DBOS in this process: it claims jobs from the queue, and we execute them on the event loop of the caller.
+"""Executes the jobs that DBOS claims, on the event loop of the caller.
 
 DBOS runs workflows on a loop and threads of its own. The handler's connections belong to the caller's loop, so
-each workflow only waits for a task there. What is used beyond DBOS's public interface (`queue_worker_thread`,
-`_recover_pending_workflows`, `DefaultSerializer`; all of 3.4.0, which is pinned) is held by
-tests/integrations/durable/test_contract.py.
+each workflow only waits for a task there.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, cast
+from typing import cast
 from uuid import UUID
-
-from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer
-from dbos._queue import queue_worker_thread
-from dbos._serialization import DefaultSerializer
 
 from core.errors import Unavailable
 from integrations.durable.base import Job
-from integrations.durable.store import APPLICATION, QUEUE, SCHEMA, VERSION, WORKFLOW, Store
+from integrations.durable.engine import Engine, Workflow
+from integrations.durable.store import Store
 
 log = logging.getLogger(__name__)
 
 Handler = Callable[[Job], Awaitable[None]]
-
-POLL_SECONDS = 1.0
-"""How often the queue is looked into without being told: a notification may be lost with its connection."""
 
 RETRY_PAUSES_SECONDS = (1.0, 5.0)
 """Pauses before a handler that raised is called again in the same process."""
 
 CANCEL_SECONDS = 5.0
 SETTLE_SECONDS = 2.0
+RECONCILE_SECONDS = 5.0
 
 OUTCOME_SECONDS = 0.05
 """How long DBOS needs to write the end of a job, about."""
@@ -47,63 +39,23 @@ class HandedOver(BaseException):
     """Ends a workflow here without an outcome. Not an Exception, for DBOS would store that as the outcome."""
 
 
-class Bell(threading.Event):
-    """The stop event of DBOS's queue thread, which also lets us wake that thread, and hold it.
-
-    The thread looks into the queue after each `wait`, whose timeout is its polling interval.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._changed = threading.Condition()
-        self._rung = False
-        self._claiming = False
-
-    def ring(self) -> None:
-        """Look into the queue now."""
-        self._change(rung=True)
-
-    def allow(self, claiming: bool) -> None:
-        """Whether jobs may be claimed at all."""
-        self._change(claiming=claiming, rung=claiming)
-
-    def set(self) -> None:
-        super().set()
-        self._change(rung=True)
-
-    def wait(self, timeout: float | None = None) -> bool:
-        with self._changed:
-            self._changed.wait_for(lambda: self._rung, timeout)
-            self._changed.wait_for(lambda: self._claiming or self.is_set())
-            self._rung = False
-        return self.is_set()
-
-    def _change(self, *, rung: bool, claiming: bool | None = None) -> None:
-        with self._changed:
-            self._rung = self._rung or rung
-            if claiming is not None:
-                self._claiming = claiming
-            self._changed.notify_all()
-
-
 class Worker:
-    """Claims and executes jobs. DBOS allows one per process."""
+    """One executor of the queue."""
 
-    def __init__(self, database_url: str, executor: str, store: Store, handler: Handler, per_worker: int) -> None:
-        self._database_url = database_url
+    def __init__(self, engine: Engine, executor: str, store: Store, handler: Handler, per_worker: int) -> None:
+        self._engine = engine
         self._executor = executor
         self._store = store
         self._handler = handler
         self._loop = asyncio.get_running_loop()
         # DBOS counts a job as running a moment after it claimed it, and could claim one too many when woken then.
         self._slots = asyncio.Semaphore(per_worker)
-        self._per_worker = per_worker
         self._executing: dict[asyncio.Task[None], str] = {}
-        self._wakers: set[asyncio.Task[None]] = set()
         self._handed_over: set[str] = set()
         self._accepting = True
-        self._bell = Bell()
-        self._thread: threading.Thread | None = None
+        self._launched = False
+        self._wakers: set[asyncio.Task[None]] = set()
+        self._reconciler: asyncio.Task[None] | None = None
 
     @property
     def executing(self) -> int:
@@ -112,42 +64,30 @@ class Worker:
 
     @property
     def claiming(self) -> bool:
-        """Whether the thread that looks into the queue is there."""
-        return self._thread is not None and self._thread.is_alive()
+        """Whether jobs are looked for."""
+        return self._engine.claiming
 
-    def launch(self, per_organization: int) -> None:
-        """Blocks for some tenths of a second: call it from a thread, so that DBOS does not adopt the caller's loop."""
-        _refuse_pickle()
-        quieten()
-        dbos = DBOS(config=_config(self._database_url, self._executor))
-        DBOS.workflow(name=WORKFLOW, max_recovery_attempts=None)(self._workflow())
-        DBOS.listen_queues([])  # our queue's thread is started below, with the bell
-        DBOS.launch()
-        queue = DBOS.register_queue(
-            QUEUE,
-            worker_concurrency=self._per_worker,
-            partition_concurrency=per_organization,
-            polling_interval_sec=POLL_SECONDS,
-            on_conflict="always_update",
+    async def launch(self, *, per_worker: int, per_organization: int) -> None:
+        """Start DBOS; jobs are claimed while `resume` was called last, and not `hold`."""
+        await asyncio.to_thread(
+            self._engine.launch, self._workflow(), per_worker=per_worker, per_organization=per_organization
         )
-        self._thread = threading.Thread(
-            target=queue_worker_thread, args=(self._bell, dbos, queue), name="run-queue", daemon=True
-        )
-        self._thread.start()
+        self._launched = True
+        self._reconciler = asyncio.create_task(self._reconcile(), name="run-queue reconciler")
 
     def wake(self) -> None:
         """There may be something to start."""
-        self._bell.ring()
+        self._engine.bell.ring()
 
     def hold(self) -> None:
         """Start nothing new until `resume`."""
-        self._bell.allow(False)
+        self._engine.bell.allow(False)
 
     async def resume(self, after_giving_up: bool) -> None:
         """Start jobs again; what was given up in between goes back into the queue."""
-        if after_giving_up and self._thread is not None:
-            await self.put_back(self._executor)
-        self._bell.allow(True)
+        if after_giving_up and self._launched:
+            await self.put_back_all(self._executor)
+        self._engine.bell.allow(True)
 
     async def give_up(self) -> None:
         """Cancel every handler and wait until it has ended."""
@@ -159,43 +99,44 @@ class Worker:
             for task in stuck:
                 log.error("the handler of %s does not end when it is cancelled", self._executing.get(task))
 
-    async def put_back(self, executor: str) -> None:
-        """What the executor has claimed and not ended waits in the queue again."""
-        await asyncio.to_thread(DBOS._recover_pending_workflows, [executor])
+    async def put_back_all(self, executor: str) -> None:
+        """What the executor, which executes nothing now, has claimed and not ended waits in the queue again."""
+        await asyncio.to_thread(self._engine.put_back_all, executor)
         await self._store.wake_workers()
 
     async def delete(self, keys: list[str]) -> None:
         """Remove ended jobs."""
-        await asyncio.to_thread(DBOS.delete_workflows, keys)
+        await asyncio.to_thread(self._engine.delete, keys)
 
     async def stop(self, grace_seconds: float) -> None:
         """Start nothing new, wait for what runs, give the rest to other workers, and end DBOS."""
         self._accepting = False
-        self._bell.set()
-        if self._thread is not None:
-            await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._engine.stop_claiming)
         if self._executing:
             await asyncio.wait(list(self._executing), timeout=grace_seconds)
         await self.give_up()
-        for waker in self._wakers:
-            waker.cancel()
+        helpers = [*self._wakers, *([self._reconciler] if self._reconciler else [])]
+        for helper in helpers:
+            helper.cancel()
+        await asyncio.gather(*helpers, return_exceptions=True)
         try:
-            if await self._unended():
-                await self.put_back(self._executor)
-        except Unavailable as error:
-            log.warning("unfinished jobs are left to be taken over: %s", error)
-        await asyncio.to_thread(DBOS.destroy, destroy_registry=True)
+            if self._launched and await self._unended():
+                await self.put_back_all(self._executor)
+        except (Unavailable, TimeoutError):
+            log.warning("the database is away: unfinished jobs are left for others to take over")
+        await asyncio.to_thread(self._engine.destroy)
 
     async def _unended(self) -> set[str]:
         """Jobs of ours that won't get an outcome. The others' is written just now, in threads of DBOS."""
         deadline = time.monotonic() + SETTLE_SECONDS
-        while True:
-            held = await self._store.held_by(self._executor)
-            if held <= self._handed_over or time.monotonic() > deadline:
-                return held
-            await asyncio.sleep(0.02)
+        async with asyncio.timeout(2 * SETTLE_SECONDS):
+            while True:
+                held = await self._store.held_by(self._executor)
+                if held <= self._handed_over or time.monotonic() > deadline:
+                    return held
+                await asyncio.sleep(0.02)
 
-    def _workflow(self) -> Callable[[str, str, str, int], Coroutine[Any, Any, None]]:
+    def _workflow(self) -> Workflow:
         async def run_segment(key: str, run_id: str, organization_id: str, segment: int) -> None:
             job = Job(key, UUID(run_id), UUID(organization_id), segment)
             try:
@@ -242,34 +183,22 @@ class Worker:
         with suppress(Unavailable):
             await self._store.wake_workers()
 
+    async def _reconcile(self) -> None:
+        """Put back what is ours in the table, but not in this process.
 
-def quieten() -> None:
-    """DBOS would print to the console by itself, past the configured log."""
-    logger = logging.getLogger("dbos")
-    if not logger.handlers:
-        logger.addHandler(logging.NullHandler())
-    logger.setLevel(logging.WARNING)
-
-
-def _config(database_url: str, executor: str) -> DBOSConfig:
-    return {
-        "name": APPLICATION,
-        "system_database_url": database_url,
-        "dbos_system_schema": SCHEMA,
-        "run_migrations": False,
-        "executor_id": executor,
-        "application_version": VERSION,
-        "serializer": DBOSPortableJSONSerializer(),
-        "sys_db_pool_size": 6,
-        "log_level": "WARNING",
-        "enable_otlp": False,
-    }
-
-
-def _refuse_pickle() -> None:
-    """A row may name its own serialization, and DBOS would unpickle it: database access would be code execution."""
-
-    def refuse(_: DefaultSerializer, __: str) -> Any:
-        raise ValueError("pickled data in the queue is refused")
-
-    DefaultSerializer.deserialize = refuse  # type: ignore[assignment, method-assign]
+        DBOS loses track of a job when the database goes away between its claim and its start, and of its outcome
+        when the database is away then (seen with psycopg 3.3, whose errors it does not know for transient).
+        """
+        idle: set[str] = set()
+        while True:
+            await asyncio.sleep(RECONCILE_SECONDS)
+            try:
+                held = await self._store.held_by(self._executor) - set(self._executing.values())
+                for key in held & idle:
+                    log.warning("job %s was claimed and is not executing; it goes back into the queue", key)
+                    await asyncio.to_thread(self._engine.put_back, key)
+                if held & idle:
+                    await self._store.wake_workers()
+                idle = held - idle
+            except Exception:
+                log.exception("comparing the queue with what is executed failed")

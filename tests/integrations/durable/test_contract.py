@@ -1,4 +1,4 @@
-"""What we use of DBOS beyond its public interface. When this fails after an update, read worker.py and lease.py."""
+"""What we use of DBOS beyond its public interface. When this fails after an update, read engine.py and lease.py."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dbos import DBOS
 from dbos import _queue as dbos_queue
 from dbos._recovery import recover_pending_workflows
 from dbos._serialization import DefaultSerializer
+from dbos._sys_db import SystemDatabase
 
 pytestmark = pytest.mark.anyio
 
@@ -29,6 +30,12 @@ def test_the_queue_thread_takes_our_bell_for_its_stop_event() -> None:
 def test_recovery_takes_the_dead_executors() -> None:
     assert list(inspect.signature(DBOS._recover_pending_workflows).parameters) == ["executor_ids"]
     assert "get_pending_workflows" in inspect.getsource(recover_pending_workflows)
+
+
+def test_a_single_job_can_be_put_back() -> None:
+    parameters = list(inspect.signature(SystemDatabase.reenqueue_for_recovery).parameters)
+    assert parameters == ["self", "workflow_id", "executor_ids", "recovery_queue_name"]
+    assert isinstance(DBOS._sys_db, property)
 
 
 def test_rows_can_name_pickle_which_we_refuse() -> None:

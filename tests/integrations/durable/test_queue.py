@@ -210,6 +210,22 @@ async def test_pickled_rows_are_refused(queue: DurableQueue, url: str, tmp_path:
     assert given.attempt == 1
 
 
+async def test_a_job_whose_outcome_was_not_written_does_not_keep_its_place(
+    queue: DurableQueue, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "RECONCILE_SECONDS", 0.1)
+    handler = Recorder()
+    await work(queue, handler)
+    await queue.enqueue(job())
+    connection = await asyncpg.connect(url)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while await connection.fetchval("SELECT status FROM dbos.workflow_status") != "SUCCESS":
+            await asyncio.sleep(0.01)
+    await connection.execute("UPDATE dbos.workflow_status SET status = 'PENDING', completed_at = NULL")
+    await connection.close()
+    await until(lambda: handler.attempts == [1, 2])
+
+
 async def test_a_database_without_the_tables_is_explained(postgres: PrivatePostgres) -> None:
     queue = DurableQueue(postgres.create_database())
     await queue.connect()
