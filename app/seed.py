@@ -21,16 +21,16 @@ from services.sessions.options import SessionOptions
 logger = logging.getLogger(__name__)
 
 DEMONSTRATION = """\
-playbook:
-  - say: "This is a playbook: it runs real tools, step by step, without a model."
+playbook: Real tools, step by step, without a model
+steps:
   - tool: time.get_current_time
     arguments: {timezone: Etc/UTC}
-    save as: now
+    save: now
   - tool: write_file
     arguments: {path: notes.md, content: "# Notes\\n\\nWritten by the demonstration.\\n"}
   - tool: list_files
-    arguments: {}
-  - say: "The tools have answered. Look at this session's toolExecutions, or send it a message of your own."
+    expect: {contains: notes.md}
+  - say: "The tools have answered: look at this session's toolExecutions. Then send it a message of your own."
 """
 
 
@@ -43,7 +43,7 @@ async def first_admin() -> UserRow | None:
     )
 
 
-async def seed(say: Callable[[str], None], *, demonstration: bool = True) -> bool:
+async def seed(say: Callable[[str], object], *, demonstration: bool = True) -> bool:
     """Make the first organisation where there is none. Returns whether it did."""
     if await db.fetchval("SELECT 1 FROM organizations LIMIT 1"):
         return False

@@ -99,7 +99,7 @@ async def _ready(request: Request) -> Response:
     """Whether operations can be answered now: the database answers. The bus may be away; streams catch up."""
     from services.parts import parts
 
-    checks = {}
+    checks: dict[str, dict[str, object]] = {}
     try:
         checks["database"] = {"ok": True, "milliseconds": round(await db.ping() * 1000, 1)}
     except Exception as error:

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
@@ -93,18 +93,34 @@ async def acquire() -> AsyncIterator[asyncpg.Connection]:
         yield connection
 
 
-async def fetch(sql: str, *args: Any, row: type[R] = asyncpg.Record) -> list[R]:  # type: ignore[assignment]
+@overload
+async def fetch(sql: str, *args: Any) -> list[Any]: ...
+
+
+@overload
+async def fetch(sql: str, *args: Any, row: type[R]) -> list[R]: ...
+
+
+async def fetch(sql: str, *args: Any, row: Any = asyncpg.Record) -> Any:
     """All rows of a statement, as `row` objects."""
     _note(sql)
     async with acquire() as connection:
-        return await connection.fetch(sql, *args, record_class=row)  # type: ignore[no-any-return]
+        return await connection.fetch(sql, *args, record_class=row)
 
 
-async def fetchrow(sql: str, *args: Any, row: type[R] = asyncpg.Record) -> R | None:  # type: ignore[assignment]
+@overload
+async def fetchrow(sql: str, *args: Any) -> Any: ...
+
+
+@overload
+async def fetchrow(sql: str, *args: Any, row: type[R]) -> R | None: ...
+
+
+async def fetchrow(sql: str, *args: Any, row: Any = asyncpg.Record) -> Any:
     """The first row, or None."""
     _note(sql)
     async with acquire() as connection:
-        return await connection.fetchrow(sql, *args, record_class=row)  # type: ignore[no-any-return]
+        return await connection.fetchrow(sql, *args, record_class=row)
 
 
 async def fetchval(sql: str, *args: Any) -> Any:
@@ -127,13 +143,25 @@ class Transaction:
     def __init__(self, orm: Any) -> None:
         self.orm = orm
 
-    async def fetch(self, sql: str, *args: Any, row: type[R] = asyncpg.Record) -> list[R]:  # type: ignore[assignment]
-        _note(sql)
-        return await self._connection.fetch(sql, *args, record_class=row)  # type: ignore[no-any-return]
+    @overload
+    async def fetch(self, sql: str, *args: Any) -> list[Any]: ...
 
-    async def fetchrow(self, sql: str, *args: Any, row: type[R] = asyncpg.Record) -> R | None:  # type: ignore[assignment]
+    @overload
+    async def fetch(self, sql: str, *args: Any, row: type[R]) -> list[R]: ...
+
+    async def fetch(self, sql: str, *args: Any, row: Any = asyncpg.Record) -> Any:
         _note(sql)
-        return await self._connection.fetchrow(sql, *args, record_class=row)  # type: ignore[no-any-return]
+        return await self._connection.fetch(sql, *args, record_class=row)
+
+    @overload
+    async def fetchrow(self, sql: str, *args: Any) -> Any: ...
+
+    @overload
+    async def fetchrow(self, sql: str, *args: Any, row: type[R]) -> R | None: ...
+
+    async def fetchrow(self, sql: str, *args: Any, row: Any = asyncpg.Record) -> Any:
+        _note(sql)
+        return await self._connection.fetchrow(sql, *args, record_class=row)
 
     async def fetchval(self, sql: str, *args: Any) -> Any:
         _note(sql)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
 from tortoise import fields
 from tortoise.models import Model
@@ -64,7 +65,7 @@ class IdentityConnection(Model):
     """One door of an organisation; `config` is sealed where it holds secrets."""
 
     id = fields.UUIDField(primary_key=True, default=new_id)
-    organization = fields.ForeignKeyField("models.Organization", related_name=False, on_delete=fields.RESTRICT)
+    organization: Any = fields.ForeignKeyField("models.Organization", related_name=False, on_delete=fields.RESTRICT)
     kind = fields.CharEnumField(ConnectionKind, max_length=20)
     name = fields.CharField(200)
     enabled = fields.BooleanField(default=True)
@@ -82,7 +83,7 @@ class IdentityConnection(Model):
 
 class User(Model):
     id = fields.UUIDField(primary_key=True, default=new_id)
-    organization = fields.ForeignKeyField("models.Organization", related_name=False, on_delete=fields.RESTRICT)
+    organization: Any = fields.ForeignKeyField("models.Organization", related_name=False, on_delete=fields.RESTRICT)
     kind = fields.CharEnumField(UserKind, max_length=20, default=UserKind.HUMAN)
     name = fields.CharField(200)
     email = fields.CharField(320, null=True)
@@ -105,7 +106,7 @@ class User(Model):
 
 class Team(Model):
     id = fields.UUIDField(primary_key=True, default=new_id)
-    organization = fields.ForeignKeyField("models.Organization", related_name=False, on_delete=fields.RESTRICT)
+    organization: Any = fields.ForeignKeyField("models.Organization", related_name=False, on_delete=fields.RESTRICT)
     name = fields.CharField(200)
     slug = fields.CharField(63)
     created_at = fields.DatetimeField(auto_now_add=True)
@@ -121,8 +122,8 @@ class Team(Model):
 
 class TeamMember(Model):
     id = fields.UUIDField(primary_key=True, default=new_id)
-    team = fields.ForeignKeyField("models.Team", related_name=False, on_delete=fields.CASCADE)
-    user = fields.ForeignKeyField("models.User", related_name=False, on_delete=fields.CASCADE)
+    team: Any = fields.ForeignKeyField("models.Team", related_name=False, on_delete=fields.CASCADE)
+    user: Any = fields.ForeignKeyField("models.User", related_name=False, on_delete=fields.CASCADE)
     created_at = fields.DatetimeField(auto_now_add=True)
 
     class Meta:
@@ -135,7 +136,7 @@ class WebSession(Model):
     """A signed-in browser. The cookie holds a random secret, the row its SHA-256."""
 
     id = fields.UUIDField(primary_key=True, default=new_id)
-    user = fields.ForeignKeyField("models.User", related_name=False, on_delete=fields.CASCADE)
+    user: Any = fields.ForeignKeyField("models.User", related_name=False, on_delete=fields.CASCADE)
     secret_hash = fields.BinaryField()
     ip = fields.CharField(64, null=True)
     user_agent = fields.CharField(400, null=True)
@@ -156,8 +157,8 @@ class AccessToken(Model):
     """A personal access token, or a service account's. Shown once; the row has its SHA-256."""
 
     id = fields.UUIDField(primary_key=True, default=new_id)
-    organization = fields.ForeignKeyField("models.Organization", related_name=False, on_delete=fields.RESTRICT)
-    user = fields.ForeignKeyField("models.User", related_name=False, on_delete=fields.CASCADE)
+    organization: Any = fields.ForeignKeyField("models.Organization", related_name=False, on_delete=fields.RESTRICT)
+    user: Any = fields.ForeignKeyField("models.User", related_name=False, on_delete=fields.CASCADE)
     name = fields.CharField(200)
     secret_hash = fields.BinaryField()
     hint = fields.CharField(8)
@@ -184,7 +185,7 @@ class SignInLink(Model):
     """A link that signs a user in once."""
 
     id = fields.UUIDField(primary_key=True, default=new_id)
-    user = fields.ForeignKeyField("models.User", related_name=False, on_delete=fields.CASCADE)
+    user: Any = fields.ForeignKeyField("models.User", related_name=False, on_delete=fields.CASCADE)
     secret_hash = fields.BinaryField()
     created_at = fields.DatetimeField(auto_now_add=True)
     expires_at = fields.DatetimeField()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
 from tortoise import fields
 from tortoise.models import Model
@@ -29,7 +30,7 @@ class EnvironmentVariableRow(Row):
 
 class McpServer(Model):
     id = fields.UUIDField(primary_key=True, default=new_id)
-    organization = fields.ForeignKeyField("models.Organization", related_name=False, on_delete=fields.RESTRICT)
+    organization: Any = fields.ForeignKeyField("models.Organization", related_name=False, on_delete=fields.RESTRICT)
     name = fields.CharField(40)
     """Prefix of its tools: `name.tool`."""
     description = fields.TextField(default="")
@@ -66,7 +67,7 @@ class EnvironmentVariable(Model):
     """A named value that sessions may give to their tools. The value is sealed and never read back."""
 
     id = fields.UUIDField(primary_key=True, default=new_id)
-    organization = fields.ForeignKeyField("models.Organization", related_name=False, on_delete=fields.RESTRICT)
+    organization: Any = fields.ForeignKeyField("models.Organization", related_name=False, on_delete=fields.RESTRICT)
     name = fields.CharField(200)
     value_sealed = fields.BinaryField()
     created_at = fields.DatetimeField(auto_now_add=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
 from tortoise import fields
 from tortoise.models import Model
@@ -111,9 +112,9 @@ class ApprovalRow(Row):
 
 class Session(Model):
     id = fields.UUIDField(primary_key=True, default=new_id)
-    organization = fields.ForeignKeyField("models.Organization", related_name=False, on_delete=fields.RESTRICT)
-    creator = fields.ForeignKeyField("models.User", related_name=False, on_delete=fields.RESTRICT)
-    owner = fields.ForeignKeyField("models.User", related_name=False, on_delete=fields.RESTRICT)
+    organization: Any = fields.ForeignKeyField("models.Organization", related_name=False, on_delete=fields.RESTRICT)
+    creator: Any = fields.ForeignKeyField("models.User", related_name=False, on_delete=fields.RESTRICT)
+    owner: Any = fields.ForeignKeyField("models.User", related_name=False, on_delete=fields.RESTRICT)
     title = fields.CharField(200)
     status = fields.CharEnumField(SessionStatus, max_length=20, default=SessionStatus.CREATED)
     visibility = fields.CharEnumField(Visibility, max_length=20, default=Visibility.PRIVATE)
@@ -124,7 +125,9 @@ class Session(Model):
     options = JsonField(default=dict)
     """The rest of the options, in the shape of services.sessions.options.SessionOptions."""
     labels = JsonField(default=dict)
-    forked_from = fields.ForeignKeyField("models.Session", related_name=False, null=True, on_delete=fields.SET_NULL)
+    forked_from: Any = fields.ForeignKeyField(
+        "models.Session", related_name=False, null=True, on_delete=fields.SET_NULL
+    )
     forked_at_message_id = fields.UUIDField(null=True)
     last_event_seq = fields.BigIntField(default=0)
     message_count = fields.IntField(default=0)
@@ -169,8 +172,8 @@ class SessionMcpServer(Model):
     """A server a session uses; `allowed_tools` null means all of its tools."""
 
     id = fields.UUIDField(primary_key=True, default=new_id)
-    session = fields.ForeignKeyField("models.Session", related_name=False, on_delete=fields.CASCADE)
-    mcp_server = fields.ForeignKeyField("models.McpServer", related_name=False, on_delete=fields.RESTRICT)
+    session: Any = fields.ForeignKeyField("models.Session", related_name=False, on_delete=fields.CASCADE)
+    mcp_server: Any = fields.ForeignKeyField("models.McpServer", related_name=False, on_delete=fields.RESTRICT)
     position = fields.IntField(default=0)
 
     class Meta:
@@ -181,14 +184,14 @@ class SessionMcpServer(Model):
 
 class Run(Model):
     id = fields.UUIDField(primary_key=True, default=new_id)
-    organization = fields.ForeignKeyField("models.Organization", related_name=False, on_delete=fields.RESTRICT)
-    session = fields.ForeignKeyField("models.Session", related_name=False, on_delete=fields.CASCADE)
+    organization: Any = fields.ForeignKeyField("models.Organization", related_name=False, on_delete=fields.RESTRICT)
+    session: Any = fields.ForeignKeyField("models.Session", related_name=False, on_delete=fields.CASCADE)
     number = fields.IntField()
     """1, 2, … within the session: the order in which runs are executed."""
     status = fields.CharEnumField(RunStatus, max_length=20, default=RunStatus.QUEUED)
     segment = fields.IntField(default=1)
     """Counts the stretches of work between decisions; with the id it names one queued job."""
-    started_by = fields.ForeignKeyField("models.User", related_name=False, on_delete=fields.RESTRICT)
+    started_by: Any = fields.ForeignKeyField("models.User", related_name=False, on_delete=fields.RESTRICT)
     executor = fields.CharField(100, null=True)
     """The worker that holds the run; its writes are refused once another value stands here."""
     interrupt_requested_at = fields.DatetimeField(null=True)
@@ -212,15 +215,15 @@ class Run(Model):
 
 class Message(Model):
     id = fields.UUIDField(primary_key=True, default=new_id)
-    organization = fields.ForeignKeyField("models.Organization", related_name=False, on_delete=fields.RESTRICT)
-    session = fields.ForeignKeyField("models.Session", related_name=False, on_delete=fields.CASCADE)
-    run = fields.ForeignKeyField("models.Run", related_name=False, null=True, on_delete=fields.SET_NULL)
+    organization: Any = fields.ForeignKeyField("models.Organization", related_name=False, on_delete=fields.RESTRICT)
+    session: Any = fields.ForeignKeyField("models.Session", related_name=False, on_delete=fields.CASCADE)
+    run: Any = fields.ForeignKeyField("models.Run", related_name=False, null=True, on_delete=fields.SET_NULL)
     seq = fields.BigIntField()
     """The session's event that began the message: its place in the conversation."""
     role = fields.CharEnumField(MessageRole, max_length=20)
     status = fields.CharEnumField(MessageStatus, max_length=20, default=MessageStatus.COMPLETE)
     reasoning = fields.BooleanField(default=False)
-    author = fields.ForeignKeyField("models.User", related_name=False, null=True, on_delete=fields.RESTRICT)
+    author: Any = fields.ForeignKeyField("models.User", related_name=False, null=True, on_delete=fields.RESTRICT)
     text = fields.TextField()
     created_at = fields.DatetimeField(auto_now_add=True)
 
@@ -231,9 +234,9 @@ class Message(Model):
 
 class ToolExecution(Model):
     id = fields.UUIDField(primary_key=True, default=new_id)
-    organization = fields.ForeignKeyField("models.Organization", related_name=False, on_delete=fields.RESTRICT)
-    session = fields.ForeignKeyField("models.Session", related_name=False, on_delete=fields.CASCADE)
-    run = fields.ForeignKeyField("models.Run", related_name=False, on_delete=fields.CASCADE)
+    organization: Any = fields.ForeignKeyField("models.Organization", related_name=False, on_delete=fields.RESTRICT)
+    session: Any = fields.ForeignKeyField("models.Session", related_name=False, on_delete=fields.CASCADE)
+    run: Any = fields.ForeignKeyField("models.Run", related_name=False, on_delete=fields.CASCADE)
     seq = fields.BigIntField()
     call_id = fields.CharField(200)
     parent_call_id = fields.CharField(200, null=True)
@@ -258,15 +261,15 @@ class ToolExecution(Model):
 
 class Approval(Model):
     id = fields.UUIDField(primary_key=True, default=new_id)
-    organization = fields.ForeignKeyField("models.Organization", related_name=False, on_delete=fields.RESTRICT)
-    session = fields.ForeignKeyField("models.Session", related_name=False, on_delete=fields.CASCADE)
-    run = fields.ForeignKeyField("models.Run", related_name=False, on_delete=fields.CASCADE)
-    tool_execution = fields.ForeignKeyField("models.ToolExecution", related_name=False, on_delete=fields.CASCADE)
+    organization: Any = fields.ForeignKeyField("models.Organization", related_name=False, on_delete=fields.RESTRICT)
+    session: Any = fields.ForeignKeyField("models.Session", related_name=False, on_delete=fields.CASCADE)
+    run: Any = fields.ForeignKeyField("models.Run", related_name=False, on_delete=fields.CASCADE)
+    tool_execution: Any = fields.ForeignKeyField("models.ToolExecution", related_name=False, on_delete=fields.CASCADE)
     seq = fields.BigIntField()
     status = fields.CharEnumField(ApprovalStatus, max_length=20, default=ApprovalStatus.PENDING)
     reason = fields.TextField(null=True)
     """Why a decision is asked for."""
-    decided_by = fields.ForeignKeyField("models.User", related_name=False, null=True, on_delete=fields.RESTRICT)
+    decided_by: Any = fields.ForeignKeyField("models.User", related_name=False, null=True, on_delete=fields.RESTRICT)
     decided_at = fields.DatetimeField(null=True)
     note = fields.TextField(null=True)
     arguments = JsonField(null=True)
@@ -282,7 +285,9 @@ class Approval(Model):
 class RuntimeStateRecord(Model):
     """What a session's runtime goes on from; one per session, replaced after each segment."""
 
-    session = fields.OneToOneField("models.Session", related_name=False, primary_key=True, on_delete=fields.CASCADE)
+    session: Any = fields.OneToOneField(
+        "models.Session", related_name=False, primary_key=True, on_delete=fields.CASCADE
+    )
     runtime = fields.CharField(40)
     version = fields.IntField()
     payload = fields.BinaryField()

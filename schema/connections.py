@@ -42,7 +42,7 @@ class Connection(Generic[T]):
 
     @strawberry.field(description="The elements.")
     def nodes(self) -> list[T]:
-        return _page(self).rows  # type: ignore[return-value]
+        return _page(self).rows
 
     @strawberry.field(description="Where the page stands in the list.")
     def page_info(self) -> PageInfo:

@@ -37,7 +37,7 @@ class Context:
         loader = self._loaders.get(key)
         if loader is None:
             loader = self._loaders[key] = _Batch(self.actor, function, args)
-        return loader.load(parent)
+        return loader.load(parent)  # type: ignore[no-any-return]
 
     def forget(self) -> None:
         """Read afresh from here on: each event of a subscription, each mutation of a document."""

@@ -47,7 +47,7 @@ class Request:
     operation_name: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False)
 class Refused(Exception):  # noqa: N818  (it is an answer, not a failure)
     """The request was refused before execution: a response without `data`."""
 

@@ -25,6 +25,25 @@ from schema.context import BatchFunction, Context, Info
 from services import audit
 
 T = TypeVar("T")
+__all__ = [
+    "Access",
+    "Column",
+    "Info",
+    "Nested",
+    "Node",
+    "column",
+    "decode_ids",
+    "entity",
+    "enum_type",
+    "id_column",
+    "input_type",
+    "mutation",
+    "nested",
+    "object_type",
+    "query",
+    "read",
+    "subscription",
+]
 Decorator = Callable[[Callable[..., Any]], Any]
 
 

@@ -11,7 +11,7 @@ import strawberry
 from core.errors import NotFound
 from core.ids import split
 from core.permissions import Actor, Permission
-from resolvers import audit, sessions
+from resolvers import audit, identity, sessions
 from schema.fields import Info, Node, query
 
 Read = Callable[[Actor, UUID], Awaitable[Any]]
@@ -24,6 +24,11 @@ READS: dict[str, tuple[Permission, Read]] = {
     "tex": (Permission.SESSIONS_READ, sessions.tool_execution),
     "apr": (Permission.SESSIONS_READ, sessions.approval),
     "aud": (Permission.AUDIT_READ, audit.audit_event),
+    "org": (Permission.PROFILE_READ, identity.organization),
+    "usr": (Permission.MEMBERS_READ, identity.user),
+    "team": (Permission.MEMBERS_READ, identity.team),
+    "pat": (Permission.TOKENS_MANAGE, identity.access_token),
+    "web": (Permission.TOKENS_MANAGE, identity.web_session),
 }
 
 

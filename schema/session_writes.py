@@ -16,6 +16,7 @@ from core.errors import BadInput
 from core.ids import decode
 from core.permissions import ActorKind as ActorKindModel
 from core.permissions import Permission
+from models.sessions import SessionStatus
 from resolvers import sessions as reads
 from schema.fields import (
     Info,
@@ -194,7 +195,7 @@ class CreateSessionInput:
         default=None, description="The model, as the runtime spells it: `anthropic:claude-…`."
     )
     system_prompt: str | None = strawberry.field(default=None, description="What the agent is told first.")
-    permission_mode: PermissionMode = strawberry.field(  # type: ignore[valid-type]
+    permission_mode: PermissionMode = strawberry.field(
         default=PermissionMode.DEFAULT, description="Which tool calls need a decision."
     )
     options: SessionOptionsInput | None = strawberry.field(default=None, description="Further options.")
@@ -202,7 +203,7 @@ class CreateSessionInput:
         default_factory=list, description="MCP servers that the agent may use."
     )
     labels: list[LabelInput] = strawberry.field(default_factory=list, description="Names and values to find it by.")
-    visibility: Visibility = strawberry.field(default=Visibility.PRIVATE, description="Who may read it.")  # type: ignore[valid-type]
+    visibility: Visibility = strawberry.field(default=Visibility.PRIVATE, description="Who may read it.")
     message: str | None = strawberry.field(default=None, description="A first message to send at once.")
     idempotency_key: str | None = strawberry.field(default=None, description=_KEY)
 
@@ -214,8 +215,8 @@ class UpdateSessionInput:
     session_id: strawberry.ID = strawberry.field(description="The session.")
     title: str | None = strawberry.field(default=None, description="What it is about.")
     labels: list[LabelInput] | None = strawberry.field(default=None, description="Replaces all labels.")
-    visibility: Visibility | None = strawberry.field(default=None, description="Who may read it.")  # type: ignore[valid-type]
-    permission_mode: PermissionMode | None = strawberry.field(default=None, description="Which calls need a decision.")  # type: ignore[valid-type]
+    visibility: Visibility | None = strawberry.field(default=None, description="Who may read it.")
+    permission_mode: PermissionMode | None = strawberry.field(default=None, description="Which calls need a decision.")
     model: str | None = strawberry.field(default=None, description="The model of the next runs.")
     system_prompt: str | None = strawberry.field(default=None, description="What the agent is told first.")
     options: SessionOptionsInput | None = strawberry.field(default=None, description="Replaces all further options.")
@@ -321,7 +322,7 @@ class SessionEvent:
     delta: str | None = column("More text, for TEXT_MESSAGE_CONTENT.")
     offset: int | None = column("Where `delta` begins in its message, in characters.")
     data: JSON = column("The event's body as AG-UI has it.")
-    actor_kind: ActorKind = column("What did it.")  # type: ignore[valid-type]
+    actor_kind: ActorKind = column("What did it.")
 
     @nested(reads.user_in("actor_id"))
     def actor(self) -> LazyUser | None:
@@ -417,13 +418,13 @@ class SessionMutation:
     async def send_message(info: Info, input: SendMessageInput) -> SendMessagePayload:
         """Say something to the agent. The answer comes as events: see `sessionEvents`."""
         row = await messages.send_message(info.context.actor, _id(input), input.text, key=input.idempotency_key)
-        return SendMessagePayload(message=row)  # type: ignore[call-arg,arg-type]
+        return SendMessagePayload(message=row)
 
     @mutation(Permission.SESSIONS_WRITE)
     async def interrupt_run(info: Info, input: InterruptRunInput) -> InterruptRunPayload:
         """Stop a run: at once where it waits, within about a second where a worker executes it."""
         row = await endings.interrupt_run(info.context.actor, decode("run", input.run_id, field="runId"))
-        return InterruptRunPayload(run=row)  # type: ignore[arg-type]
+        return InterruptRunPayload(run=row)
 
     @mutation(Permission.SESSIONS_WRITE)
     async def decide_approval(info: Info, input: DecideApprovalInput) -> DecideApprovalPayload:
@@ -435,7 +436,7 @@ class SessionMutation:
             note=input.note,
             arguments=_object(input.arguments, "arguments"),
         )
-        return DecideApprovalPayload(approval=row)  # type: ignore[arg-type]
+        return DecideApprovalPayload(approval=row)
 
     @mutation(Permission.SESSIONS_WRITE)
     async def pause_session(info: Info, input: SessionInput) -> SessionPayload:
@@ -479,7 +480,7 @@ class SessionSubscription:
         """Everything that happens in a session, as it happens. Reconnect with the last cursor, and nothing is lost or repeated."""
         stream = streams.session_events(info.context.actor, decode("ses", session_id, field="sessionId"), after)
         async for event in stream:
-            yield event  # type: ignore[misc]
+            yield event
 
     @subscription(Permission.SESSIONS_READ)
     async def session_changes(
@@ -492,10 +493,10 @@ class SessionSubscription:
         """Sessions that are made or changed, as far as you may see them: keeps a list live."""
         wanted = filter.checked() if filter else replace(reads.SessionFilter(), statuses=list(_ALL))
         async for change in changes.session_changes(info.context.actor, wanted.matches, after):
-            yield change  # type: ignore[misc]
+            yield change
 
 
-_ALL = tuple(reads.SessionStatus)
+_ALL = tuple(SessionStatus)
 
 
 def _session(row: Any) -> SessionPayload:

@@ -212,7 +212,7 @@ class SessionOptions:
 class Approval(Node):
     """A tool call that waits, or waited, for a human's decision."""
 
-    status: ApprovalStatus = column("What became of it.")  # type: ignore[valid-type]
+    status: ApprovalStatus = column("What became of it.")
     reason: str | None = column("Why a decision is asked for.")
     note: str | None = column("What the decider said about it.")
     arguments: JSON | None = column("The arguments as the decider edited them; null where they did not.")
@@ -245,7 +245,7 @@ class ToolExecution(Node):
     call_id: str = column("The call's id in the conversation with the model.")
     parent_call_id: str | None = column("The subagent's call that this call belongs to.")
     arguments: JSON = column("What the tool was called with.")
-    status: ToolStatus = column("Where it is.")  # type: ignore[valid-type]
+    status: ToolStatus = column("Where it is.")
     result: JSON | None = column('MCP content blocks: `[{type: "text", text: …}]`.')
     structured_result: JSON | None = column("The structured result, where the tool gives one.")
     truncated: bool = column("Whether the result was cut because of its size.")
@@ -274,8 +274,8 @@ class ToolExecution(Node):
 class Message(Node):
     """Something that was said in a session."""
 
-    role: MessageRole = column("Whether a user or the agent said it.")  # type: ignore[valid-type]
-    status: MessageStatus = column("Whether it is complete.")  # type: ignore[valid-type]
+    role: MessageRole = column("Whether a user or the agent said it.")
+    status: MessageStatus = column("Whether it is complete.")
     reasoning: bool = column("Whether it is the model's thinking and not its answer.")
     text: str = column("What was said, as Markdown.")
     seq: BigInt = column("The number of the event that began it: its place in the session.")
@@ -299,7 +299,7 @@ class Run(Node):
     """The work that one message started. Runs of a session are executed one after the other."""
 
     number: int = column("1, 2, …: its place in the session.")
-    status: RunStatus = column("Where it is.")  # type: ignore[valid-type]
+    status: RunStatus = column("Where it is.")
     segment: int = column("Counts the stretches of work between decisions.")
     queued_at: datetime = column("When the message was sent.")
     started_at: datetime | None = column("When a worker began.")
@@ -339,12 +339,12 @@ class Session(Node):
     """A conversation of people with an agent that has tools and a working directory."""
 
     title: str = column("What it is about.")
-    status: SessionStatus = column("Where it is in its life.")  # type: ignore[valid-type]
-    visibility: Visibility = column("Who may read it.")  # type: ignore[valid-type]
+    status: SessionStatus = column("Where it is in its life.")
+    visibility: Visibility = column("Who may read it.")
     runtime: str = column("What drives the agent: `script`, `pydantic_ai` or `claude`.")
     model: str | None = column("The model, as the runtime spells it.")
     system_prompt: str | None = column("What the agent was told first.")
-    permission_mode: PermissionMode = column("Which tool calls need a decision.")  # type: ignore[valid-type]
+    permission_mode: PermissionMode = column("Which tool calls need a decision.")
     message_count: int = column("How many messages it has.")
     tool_execution_count: int = column("How many calls of tools it has.")
     created_at: datetime = column("When it was made.")
@@ -361,7 +361,7 @@ class Session(Node):
 
     @strawberry.field(description="What it was started with.")
     def options(root: Any) -> SessionOptions:
-        return load_options(root["options"])  # type: ignore[return-value]
+        return load_options(root["options"])
 
     @strawberry.field(description="Names and values it is found by.")
     def labels(root: Any) -> list[Label]:
@@ -435,7 +435,7 @@ class LabelInput:
 class SessionFilter:
     """Which sessions to list. Conditions that are left out take everything; archived ones only on request."""
 
-    status: list[SessionStatus] | None = strawberry.field(default=None, description="In one of these.")  # type: ignore[valid-type]
+    status: list[SessionStatus] | None = strawberry.field(default=None, description="In one of these.")
     owner_id: list[strawberry.ID] | None = strawberry.field(default=None, description="Owned by one of these users.")
     title_contains: str | None = strawberry.field(default=None, description="The title has this text, in any case.")
     runtime: str | None = strawberry.field(default=None, description="Driven by this runtime.")

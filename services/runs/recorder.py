@@ -213,6 +213,23 @@ class Recorder:
             work.also(entry)
         return result
 
+    async def rejected_tool(self, call: ToolCall, result: ToolResult) -> None:
+        message = _text_of(result)
+        async with self._write() as work:
+            known = await work.tx.fetchval(
+                "SELECT 1 FROM tool_executions WHERE run_id = $1 AND call_id = $2", self._run["id"], call.id
+            )
+            if known:
+                return
+            tool_id = await self._insert_tool(work, call, Decision(Verdict.DENY, message))
+            await work.tx.execute(
+                "UPDATE tool_executions SET status = 'FAILED', error_kind = $2, error_message = $3 WHERE id = $1",
+                tool_id,
+                result.error_kind or "tool",
+                message[:4000],
+            )
+            record_refusal(work, self._run, tool_id, call.id, call.name, message[:4000])
+
     # -- details
 
     def _decide(self, call: ToolCall) -> Decision:
