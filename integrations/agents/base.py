@@ -139,7 +139,10 @@ class Hooks(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one segment used. Fields are None where the provider does not say; nothing is invented."""
+    """What one segment used. Fields are None where the provider does not say; nothing is invented.
+
+    The four kinds of tokens are disjoint: `input_tokens` are those neither read from a cache nor written to one.
+    """
 
     input_tokens: int | None = None
     output_tokens: int | None = None
@@ -232,6 +235,10 @@ class Runtime(Protocol):
 
     def validate(self, text: str) -> None:
         """Refuse a message that cannot work (BadInput), before a run is queued. Most accept everything."""
+        ...
+
+    def validate_options(self, extra: Mapping[str, Any]) -> None:
+        """Refuse further options that the runtime does not know (BadInput with fields), before they are stored."""
         ...
 
     async def start(self, config: RuntimeConfig, hooks: Hooks, state: RuntimeState | None) -> RuntimeSession: ...

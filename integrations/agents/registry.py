@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from core.settings import Settings
 from integrations.agents.base import Runtime
+from integrations.agents.pydantic_ai_runtime import PydanticAiRuntime
 from integrations.agents.script import ScriptRuntime
 from integrations.mcp.base import McpServers
 from integrations.mcp.servers import ServerPool
@@ -30,10 +31,13 @@ def agents(settings: Settings) -> Agents:
     """The runtimes by name, over one pool of MCP servers. Raises Unavailable where the sandbox asked for fails."""
     report = detect(settings)
     servers = ServerPool(settings, report.sandbox)
-    found: list[Runtime] = [ScriptRuntime(settings, servers, report.sandbox)]
+    found: list[Runtime] = [
+        ScriptRuntime(settings, servers, report.sandbox),
+        PydanticAiRuntime(settings, servers, report.sandbox),
+    ]
     return Agents({runtime.name: runtime for runtime in found}, servers, report)
 
 
 def default_runtime(settings: Settings) -> str:
     """The runtime of sessions that name none: a model's where one is configured."""
-    return "script"
+    return PydanticAiRuntime.name if settings.default_model is not None else ScriptRuntime.name

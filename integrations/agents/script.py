@@ -33,6 +33,7 @@ from integrations.agents.base import (
     UserInput,
 )
 from integrations.agents.interruption import Interruption, StopRequestedError
+from integrations.agents.options import ExtraOptions
 from integrations.agents.playbook import Script, Step, parse, saved, substitute, unmet
 from integrations.agents.tools.toolbox import Granted, Refused, Toolbox, Undecided, result_text
 from integrations.mcp.base import McpServers
@@ -59,6 +60,9 @@ class ScriptRuntime:
 
     def validate(self, text: str) -> None:
         parse(text)
+
+    def validate_options(self, extra: Mapping[str, Any]) -> None:
+        ExtraOptions.read(extra)
 
     async def start(self, config: RuntimeConfig, hooks: Hooks, state: RuntimeState | None) -> RuntimeSession:
         toolbox = Toolbox(config, hooks, servers=self._servers, sandbox=self._sandbox, settings=self._settings)

@@ -96,7 +96,7 @@ class Toolbox:
         self._built_in = {tool.name: tool for tool in built_in if self._allowed(tool.name)}
         self._specs = {spec.name: spec for spec in config.mcp_servers}
         self._leases: dict[str, McpServer] = {}
-        self._answers: dict[str, Answer] = {}
+        self._undecided: dict[str, Undecided] = {}
         self.unavailable: dict[str, str] = {}
         """Servers whose tools cannot be had, and why; filled by `tools`."""
 
@@ -133,14 +133,16 @@ class Toolbox:
         raise ToolError(f"This session has no tool {name!r}. It has: {names or 'none'}.")
 
     async def request(self, call: ToolCall) -> Answer:
-        """Whether a call may run; the hooks are asked once for each call id.
+        """Whether a call may run; while a human decides, asking again does not ask the hooks again.
 
         Annotations of the tool are added to those the call has.
         """
-        answer = self._answers.get(call.id)
-        if answer is None:
-            answer = await self._ask(call)
-            self._answers[call.id] = answer
+        waiting = self._undecided.get(call.id)
+        if waiting is not None:
+            return waiting
+        answer = await self._ask(call)
+        if isinstance(answer, Undecided):
+            self._undecided[call.id] = answer
         return answer
 
     def decided(self, call: ToolCall, decision: Decision) -> Answer:
@@ -152,8 +154,8 @@ class Toolbox:
             case Verdict.DENY:
                 answer = Refused(failure("tool", f"Denied: {decision.reason or 'no reason was given'}"))
             case Verdict.ASK:
-                answer = Undecided(call)
-        self._answers[call.id] = answer
+                return Undecided(call)
+        self._undecided.pop(call.id, None)
         return answer
 
     async def run(self, granted: Granted) -> ToolResult:
