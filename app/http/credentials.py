@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 from core.errors import Forbidden
 from core.permissions import Actor, Origin
-from core.settings import Settings, settings
 from services.identity.actors import actor_of_bearer, actor_of_cookie
+from services.parts import parts
 
 CSRF_HEADER = "x-quarterdeck-csrf"
 """Any value. Other sites' pages cannot send it: browsers ask us first, and we do not answer such questions."""
@@ -17,21 +17,21 @@ CSRF_HEADER = "x-quarterdeck-csrf"
 Credential = Literal["bearer", "cookie"]
 
 
-def cookie_name(of: Settings | None = None) -> str:
+def cookie_name() -> str:
     """`__Host-` where the public URL has TLS: then no subdomain and no plain HTTP can have set it."""
-    return "__Host-quarterdeck" if is_secure(of) else "quarterdeck"
+    return "__Host-quarterdeck" if is_secure() else "quarterdeck"
 
 
-def is_secure(of: Settings | None = None) -> bool:
+def is_secure() -> bool:
     """Whether browsers reach us by TLS."""
-    return (of or settings()).base_url.lower().startswith("https://")
+    return parts().settings.base_url.lower().startswith("https://")
 
 
 def origin_of_request(headers: Mapping[str, str], client_ip: str | None) -> Origin:
     """Where a request came from, for the audit log. Names of headers are lower case."""
     user_agent, request_id = headers.get("user-agent"), headers.get("x-request-id")
     return Origin(
-        ip=client_ip,
+        ip=client_ip[:64] if client_ip else None,
         user_agent=user_agent[:400] if user_agent else None,
         request_id=request_id[:100] if request_id else None,
     )
@@ -69,7 +69,8 @@ def origin_allowed(origin: str | None, host: str | None) -> bool:
         return False
     if host and netloc == host.lower():
         return True
-    return origin in {_origin_of(url) for url in (settings().base_url, *settings().allowed_origins)}
+    settings = parts().settings
+    return origin in {_origin_of(url) for url in (settings.base_url, *settings.allowed_origins)}
 
 
 def check_same_site(headers: Mapping[str, str]) -> None:

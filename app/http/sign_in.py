@@ -155,7 +155,7 @@ async def _fields(request: Request) -> dict[str, str]:
         body += chunk
         if len(body) > _LARGEST_FORM:
             raise TooLarge("This form is too large.")
-    found = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=20)
+    found = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True)
     return {name: values[-1] for name, values in found.items()}
 
 
