@@ -123,7 +123,9 @@ class UpdateMcpServerInput:
         default=None, description=f"Replaces all variables. {_ENVIRONMENT}"
     )
     headers: list[SecretInput] | None = strawberry.field(default=None, description=f"Replaces all headers. {_HEADERS}")
-    protocol_version: str | None = strawberry.field(default=strawberry.UNSET, description=_VERSION)
+    protocol_version: str | None = strawberry.field(
+        default=strawberry.UNSET, description=f"{_VERSION} Left out, it stays as it is."
+    )
     stateless: bool | None = strawberry.field(default=None, description=_STATELESS)
     timeout_seconds: float | None = strawberry.field(default=None, description=_TIMEOUT)
     check: bool = strawberry.field(default=True, description=_CHECK)

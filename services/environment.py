@@ -1,4 +1,4 @@
-"""An organisation's environment variables: named values that sessions give to their tools. Values are never read back."""
+"""Environment variables of an organisation: named values that sessions give to their tools, never read back."""
 
 from __future__ import annotations
 

@@ -1,0 +1,81 @@
+"""Downloads of sessions' files by signed link. The link is the credential: it needs no cookie and no token."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from urllib.parse import quote
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
+
+from app.http.credentials import origin_of_request
+from core.errors import ErrorCode, QuarterdeckError
+from services.workspace import Download, open_download
+
+_CHUNK = 256 * 1024
+_STATUS = {
+    ErrorCode.NOT_FOUND: 404,
+    ErrorCode.FORBIDDEN: 403,
+    ErrorCode.TOO_LARGE: 413,
+    ErrorCode.UNAVAILABLE: 503,
+}
+
+# What tools write may be a page with scripts: no browser shall open it as one of ours.
+_HEADERS = {
+    "Cache-Control": "private, no-store",
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+async def download(request: Request) -> Response:
+    """GET /files/{token}"""
+    origin = origin_of_request(request.headers, request.client.host if request.client else None)
+    try:
+        found = await open_download(request.path_params["token"], origin)
+    except QuarterdeckError as error:
+        return PlainTextResponse(error.message, _STATUS.get(error.code, 400), _HEADERS)
+    return _Attachment(found)
+
+
+routes: list[BaseRoute] = [Route("/files/{token}", download, methods=["GET"])]
+
+
+class _Attachment(StreamingResponse):
+    """A file to be saved, closed however the sending ends."""
+
+    def __init__(self, found: Download) -> None:
+        super().__init__(
+            _chunks(found),
+            media_type="application/octet-stream",
+            headers={
+                **_HEADERS,
+                "Content-Length": str(found.size),
+                # RFC 6266: the encoded form alone, which needs no quoting of what the name may have.
+                "Content-Disposition": f"attachment; filename*=UTF-8''{quote(found.name, safe='')}",
+            },
+        )
+        self._found = found
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._found.file.close()
+
+
+async def _chunks(found: Download) -> AsyncIterator[bytes]:
+    """Exactly as many bytes as were promised. A file that has shrunk ends early, and the server cuts the connection,
+    so that nobody takes a part for the whole."""
+    left = found.size
+    while left > 0:
+        chunk = await asyncio.to_thread(found.file.read, min(left, _CHUNK))
+        if not chunk:
+            return
+        left -= len(chunk)
+        yield chunk
