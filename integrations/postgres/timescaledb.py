@@ -30,7 +30,7 @@ _PACKAGE = f"postgresql-{POSTGRES_MAJOR}-timescaledb"
 _RETRY_AFTER_SECONDS = 24 * 3600
 _PATIENCE_SECONDS = 120
 # Security and support archives have the same layout, but not all packages.
-_MIRROR = re.compile(r"(?!.*//(security|esm)\.).*/(debian|ubuntu|ubuntu-ports)/?")
+_MIRROR = re.compile(r"(?!.*//(security|esm)\.).*/(debian|ubuntu|ubuntu-ports)")
 
 
 @dataclass(frozen=True)
@@ -169,11 +169,10 @@ def _distribution() -> _Distribution:
 
 
 def _mirror() -> str:
-    """The distribution's mirror in the machine's own apt configuration."""
-    targets = _run(["apt-get", "indextargets", "--format", "$(REPO_URI) $(COMPONENT) $(IDENTIFIER)"]).splitlines()
-    for target in targets:
-        uri, component, identifier = target.split(" ")
-        if (component, identifier) == ("main", "Packages") and _MIRROR.fullmatch(uri):
+    """The distribution's mirror in the machine's own apt configuration, whether or not it was ever updated."""
+    for line in _run(["apt-get", "update", "--print-uris"]).splitlines():
+        uri = line.removeprefix("'").partition("/dists/")[0]
+        if _MIRROR.fullmatch(uri):
             return uri
     raise NotToBeHad("apt's configuration names no Debian or Ubuntu mirror")
 
