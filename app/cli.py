@@ -140,8 +140,17 @@ def token_revoke(token_id: str) -> None:
 
 
 @main.command()
+def schema() -> None:
+    """Print the schema of the graph in SDL."""
+    from schema.build import build_schema
+
+    click.echo(build_schema().as_str())
+
+
+@main.command()
 def doctor() -> None:
-    """Say what is configured, reachable and licensed, and what is not and why. Exits with 1 where something is broken."""
+    """Say what is configured, reachable and licensed, and what is not and why. Exits with 1 where something is "
+    "broken."""
     from app.doctor import examine
 
     if not asyncio.run(examine(settings(), click.echo)):

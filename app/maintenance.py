@@ -52,12 +52,14 @@ async def sign_in_link(settings: Settings, email: str, echo: Echo) -> None:
 async def list_users(settings: Settings, echo: Echo) -> None:
     async with _connected(settings):
         for row in await db.fetch(
-            "SELECT users.*, organizations.slug FROM users JOIN organizations ON organizations.id = users.organization_id "
+            "SELECT users.*, organizations.slug FROM users "
+            "JOIN organizations ON organizations.id = users.organization_id "
             "ORDER BY organizations.slug, users.created_at"
         ):
             state = "deactivated" if row["deactivated_at"] else "active"
             echo(
-                f"{encode('usr', row['id'])}  {row['slug']}  {row['role']:<6}  {state:<11}  {row['email'] or '-'}  {row['name']}"
+                f"{encode('usr', row['id'])}  {row['slug']}  {row['role']:<6}  {state:<11}  {row['email'] or '-'}  "
+                f"{row['name']}"
             )
 
 

@@ -14,7 +14,8 @@ from models.identity import UserRow
 from models.sessions import Visibility
 from services.identity import accounts
 from services.identity.actors import actor_of_user, system_actor
-from services.mcp_servers import NewMcpServer, register_mcp_server
+from services.mcp_registration import NewMcpServer
+from services.mcp_servers import register_mcp_server
 from services.sessions.lifecycle import NewSession, create_session
 from services.sessions.options import SessionOptions
 

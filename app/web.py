@@ -37,7 +37,7 @@ def web_app(settings: Settings, lifespan: Lifespan | None = None) -> Starlette:
         await graphql_over_websocket(websocket, graph)
 
     routes: list[BaseRoute] = [
-        Route("/graphql", over_http, methods=["GET", "POST"]),
+        Route("/graphql", over_http.__call__, methods=["GET", "POST"]),
         WebSocketRoute("/graphql", over_websocket),
         Route("/", _home),
         Route("/healthz", _alive),

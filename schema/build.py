@@ -10,17 +10,31 @@ from graphql import GraphQLSchema
 from strawberry.schema.config import StrawberryConfig
 
 from core.errors import ErrorCode
+from schema.activity import ActivityQuery
 from schema.audit import AuditQuery
+from schema.environment import EnvironmentMutation, EnvironmentQuery
 from schema.fields import enum_type, read
 from schema.identity import IdentityQuery
 from schema.identity_writes import IdentityMutation
+from schema.mcp_servers import McpServerMutation, McpServerQuery
 from schema.node import NodeQuery
 from schema.scalars import SCALARS
 from schema.session_writes import SessionLiveQuery, SessionMutation, SessionSubscription
 from schema.sessions import SessionQuery
+from schema.workspace import WorkspaceQuery
 
-QUERIES: Sequence[type] = (NodeQuery, IdentityQuery, SessionQuery, SessionLiveQuery, AuditQuery)
-MUTATIONS: Sequence[type] = (IdentityMutation, SessionMutation)
+QUERIES: Sequence[type] = (
+    NodeQuery,
+    IdentityQuery,
+    SessionQuery,
+    SessionLiveQuery,
+    WorkspaceQuery,
+    McpServerQuery,
+    EnvironmentQuery,
+    ActivityQuery,
+    AuditQuery,
+)
+MUTATIONS: Sequence[type] = (IdentityMutation, SessionMutation, McpServerMutation, EnvironmentMutation)
 SUBSCRIPTIONS: Sequence[type] = (SessionSubscription,)
 
 enum_type(

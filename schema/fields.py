@@ -91,7 +91,10 @@ def enum_type(cls: Any, descriptions: dict[str, str]) -> Any:
     """An enum, with a description of every value."""
     missing = set(cls.__members__) ^ set(descriptions)
     assert not missing, f"{cls.__name__}: describe {missing}"
-    return strawberry.enum(cls, description=_doc(cls))
+    found = strawberry.enum(cls, description=_doc(cls))
+    for value in found.__strawberry_definition__.values:
+        value.description = descriptions[value.name]
+    return found
 
 
 @strawberry.interface(description="Anything that has an id of its own.")

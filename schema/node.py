@@ -11,7 +11,7 @@ import strawberry
 from core.errors import NotFound
 from core.ids import split
 from core.permissions import Actor, Permission
-from resolvers import audit, identity, sessions
+from resolvers import audit, environment, identity, mcp_servers, sessions
 from schema.fields import Info, Node, query
 
 Read = Callable[[Actor, UUID], Awaitable[Any]]
@@ -23,6 +23,8 @@ READS: dict[str, tuple[Permission, Read]] = {
     "run": (Permission.SESSIONS_READ, sessions.run),
     "tex": (Permission.SESSIONS_READ, sessions.tool_execution),
     "apr": (Permission.SESSIONS_READ, sessions.approval),
+    "mcp": (Permission.TOOLS_READ, mcp_servers.mcp_server),
+    "env": (Permission.TOOLS_READ, environment.environment_variable),
     "aud": (Permission.AUDIT_READ, audit.audit_event),
     "org": (Permission.PROFILE_READ, identity.organization),
     "usr": (Permission.MEMBERS_READ, identity.user),

@@ -93,7 +93,8 @@ enum_type(
     SessionEventType,
     {
         "RUN_STARTED": "A worker began a run, or went on with it after a decision.",
-        "RUN_FINISHED": "A run, or a stretch of it, ended; `data.outcome` is success, interrupt (waits for decisions) or cancelled.",
+        "RUN_FINISHED": "A run, or a stretch of it, ended; `data.outcome` is success, interrupt (waits for decisions) "
+        "or cancelled.",
         "RUN_ERROR": "A run ended by an error; `data.code` and `data.message` say which.",
         "STEP_STARTED": "A step of a playbook, or a turn of the model, began.",
         "TEXT_MESSAGE_START": "The agent began a message.",
@@ -133,7 +134,8 @@ class SubagentInput:
 
 @input_type
 class SessionOptionsInput:
-    """What a session is started with. Names and meaning follow the Claude Agent SDK; other runtimes use what they can."""
+    """What a session is started with. Names and meaning follow the Claude Agent SDK; other runtimes use what they "
+    "can."""
 
     allowed_tools: list[str] = strawberry.field(
         default_factory=list,
@@ -363,7 +365,8 @@ class SessionChange:
 class SessionLiveQuery:
     @query(Permission.SESSIONS_READ)
     async def session_changes_cursor(info: Info) -> Cursor:
-        """The place to follow a list from: read this, then the list, then `sessionChanges(after:)`, and you miss nothing."""
+        """The place to follow a list from: read this, then the list, then `sessionChanges(after:)`, and you miss "
+        "nothing."""
         return Cursor(await changes.current_cursor(info.context.actor))
 
 
@@ -477,7 +480,8 @@ class SessionSubscription:
             ),
         ] = None,
     ) -> AsyncGenerator[SessionEvent, None]:
-        """Everything that happens in a session, as it happens. Reconnect with the last cursor, and nothing is lost or repeated."""
+        """Everything that happens in a session, as it happens. Reconnect with the last cursor, and nothing is lost or "
+        "repeated."""
         stream = streams.session_events(info.context.actor, decode("ses", session_id, field="sessionId"), after)
         async for event in stream:
             yield event

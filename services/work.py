@@ -69,7 +69,8 @@ class Work:
         FORBIDDEN where they see it and may not write."""
         query = Query()
         row = await self.tx.fetchrow(
-            f"SELECT * FROM sessions WHERE id = {query.arg(session_id)} AND {query.scope(Session.visible_to(self.actor))} "
+            f"SELECT * FROM sessions WHERE id = {query.arg(session_id)} AND "
+            f"{query.scope(Session.visible_to(self.actor))} "
             "FOR UPDATE",
             *query.args,
             row=SessionRow,
@@ -184,7 +185,8 @@ class Work:
 
 @asynccontextmanager
 async def write(actor: Actor, action: str | None) -> AsyncIterator[Work]:
-    """Open a write. What is refused inside is rolled back and audited as refused; `action` None audits nothing itself."""
+    """Open a write. What is refused inside is rolled back and audited as refused; `action` None audits nothing "
+    "itself."""
     entry = audit.Entry.of(actor, action or "")
     try:
         async with db.transaction() as tx:

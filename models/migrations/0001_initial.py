@@ -82,7 +82,8 @@ class Migration(migrations.Migration):
                 "app": "models",
                 "unique_together": (("organization_id", "name"),),
                 "pk_attr": "id",
-                "table_description": "A named value that sessions may give to their tools. The value is sealed and never read back.",
+                "table_description": "A named value that sessions may give to their tools. The value is sealed and "
+                "never read back.",
             },
             bases=["Model"],
         ),
@@ -296,7 +297,8 @@ class Migration(migrations.Migration):
                 "app": "models",
                 "indexes": [Index(fields=["user_id", "id"]), Index(fields=["organization_id", "id"])],
                 "pk_attr": "id",
-                "table_description": "A personal access token, or a service account's. Shown once; the row has its SHA-256.",
+                "table_description": "A personal access token, or a service account's. Shown once; the row has its "
+                "SHA-256.",
             },
             bases=["Model"],
         ),
@@ -579,7 +581,8 @@ class Migration(migrations.Migration):
                 "table": "runtime_states",
                 "app": "models",
                 "pk_attr": "session_id",
-                "table_description": "What a session's runtime goes on from; one per session, replaced after each segment.",
+                "table_description": "What a session's runtime goes on from; one per session, replaced after each "
+                "segment.",
             },
             bases=["Model"],
         ),

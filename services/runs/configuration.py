@@ -17,8 +17,10 @@ async def runtime_config(session: SessionRow) -> RuntimeConfig:
     options = load_options(session["options"])
     make_directory(session["organization_id"], session["id"])
     servers = await db.fetch(
-        "SELECT mcp_servers.* FROM mcp_servers JOIN session_mcp_servers ON session_mcp_servers.mcp_server_id = mcp_servers.id "
-        "WHERE session_mcp_servers.session_id = $1 AND mcp_servers.removed_at IS NULL ORDER BY session_mcp_servers.position",
+        "SELECT mcp_servers.* FROM mcp_servers "
+        "JOIN session_mcp_servers ON session_mcp_servers.mcp_server_id = mcp_servers.id "
+        "WHERE session_mcp_servers.session_id = $1 AND mcp_servers.removed_at IS NULL ORDER BY "
+        "session_mcp_servers.position",
         session["id"],
         row=McpServerRow,
     )

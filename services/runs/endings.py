@@ -11,7 +11,7 @@ from core.ids import encode
 from core.permissions import Actor
 from models.base import Query
 from models.sessions import RunRow, RunStatus, SessionStatus, in_visible_session
-from services import audit
+from services import activity, audit
 from services.identity.actors import system_actor
 from services.parts import parts
 from services.runs.queue import enqueue_next
@@ -48,7 +48,8 @@ async def interrupt_open_runs(work: Work, reason: str) -> None:
     """Stop all that is open in the held session."""
     assert work.session is not None
     for run in await work.tx.fetch(
-        "SELECT * FROM runs WHERE session_id = $1 AND status IN ('QUEUED', 'RUNNING', 'WAITING') ORDER BY number FOR UPDATE",
+        "SELECT * FROM runs WHERE session_id = $1 AND status IN ('QUEUED', 'RUNNING', 'WAITING') ORDER BY number FOR "
+        "UPDATE",
         work.session["id"],
         row=RunRow,
     ):
@@ -90,6 +91,7 @@ async def end_run(
         error_code,
         error_message,
     )
+    await activity.record_run(work, run["id"], status.value)
     await _close_tools(work, run, error_message or "The run ended before this call did.")
     await _close_approvals(work, run)
     await _close_messages(work, run)
@@ -132,7 +134,8 @@ async def _settle_session(work: Work, *, failed: bool) -> None:
 
 async def _close_tools(work: Work, run: RunRow, reason: str) -> None:
     for tool in await work.tx.fetch(
-        "UPDATE tool_executions SET status = 'INTERRUPTED', ended_at = $2, error_kind = 'cancelled', error_message = $3 "
+        "UPDATE tool_executions SET status = 'INTERRUPTED', ended_at = $2, error_kind = 'cancelled', error_message = "
+        "$3 "
         "WHERE run_id = $1 AND status IN ('WAITING', 'RUNNING') RETURNING id, call_id, tool",
         run["id"],
         work.at,
@@ -152,7 +155,8 @@ async def _close_tools(work: Work, run: RunRow, reason: str) -> None:
 
 async def _close_approvals(work: Work, run: RunRow) -> None:
     for approval in await work.tx.fetch(
-        "UPDATE approvals SET status = 'CANCELLED', decided_at = $2 WHERE run_id = $1 AND status = 'PENDING' RETURNING id",
+        "UPDATE approvals SET status = 'CANCELLED', decided_at = $2 WHERE run_id = $1 AND status = 'PENDING' RETURNING "
+        "id",
         run["id"],
         work.at,
     ):

@@ -157,7 +157,8 @@ async def unfinished_jobs() -> list[Job]:
     """What should be waiting or executing by our own tables: of each session the first run that has not ended."""
     rows = await db.fetch(
         "SELECT DISTINCT ON (runs.session_id) runs.id, runs.organization_id, runs.segment, runs.status "
-        "FROM runs JOIN sessions ON sessions.id = runs.session_id WHERE runs.status IN ('QUEUED', 'RUNNING', 'WAITING') "
+        "FROM runs JOIN sessions ON sessions.id = runs.session_id WHERE runs.status IN ('QUEUED', 'RUNNING', "
+        "'WAITING') "
         "AND sessions.status NOT IN ('PAUSED', 'TERMINATED', 'ARCHIVED') ORDER BY runs.session_id, runs.number"
     )
     return [job_of(row["id"], row["organization_id"], row["segment"]) for row in rows if row["status"] != "WAITING"]
@@ -182,7 +183,8 @@ async def _claim(job: Job) -> tuple[RunRow, SessionRow] | None:
         if session["status"] in (SessionStatus.PAUSED, SessionStatus.TERMINATED, SessionStatus.ARCHIVED):
             return None
         earlier = await work.tx.fetchval(
-            "SELECT 1 FROM runs WHERE session_id = $1 AND status IN ('QUEUED', 'RUNNING', 'WAITING') AND number < $2 LIMIT 1",
+            "SELECT 1 FROM runs WHERE session_id = $1 AND status IN ('QUEUED', 'RUNNING', 'WAITING') AND number < $2 "
+            "LIMIT 1",
             session["id"],
             run["number"],
         )
@@ -202,7 +204,8 @@ async def _claim(job: Job) -> tuple[RunRow, SessionRow] | None:
         for tool in await work.tx.fetch(_DECIDED, run["id"]):
             if tool["decision"] == "APPROVED":
                 await work.tx.execute(
-                    "UPDATE tool_executions SET status = 'RUNNING', started_at = $2, arguments = coalesce($3, arguments) WHERE id = $1",
+                    "UPDATE tool_executions SET status = 'RUNNING', started_at = $2, arguments = coalesce($3, "
+                    "arguments) WHERE id = $1",
                     tool["id"],
                     work.at,
                     tool["edited"],

@@ -32,7 +32,7 @@ from integrations.agents.base import (
     Verdict,
 )
 from models.sessions import PermissionMode, RunRow, RunStatus, SessionRow, ToolStatus
-from services import audit
+from services import activity, audit
 from services.parts import parts
 from services.policy import decide
 from services.runs.endings import end_run
@@ -68,7 +68,8 @@ class Recorder:
                 message_id=message_id,
             )
             await work.tx.execute(
-                "INSERT INTO messages (id, organization_id, session_id, run_id, seq, role, status, reasoning, text, created_at) "
+                "INSERT INTO messages (id, organization_id, session_id, run_id, seq, role, status, reasoning, text, "
+                "created_at) "
                 "VALUES ($1, $2, $3, $4, $5, 'ASSISTANT', 'STREAMING', $6, '', $7)",
                 message_id,
                 self._run["organization_id"],
@@ -179,8 +180,10 @@ class Recorder:
         message = _text_of(result) if result.is_error else None
         async with self._write() as work:
             tool_id = await work.tx.fetchval(
-                "UPDATE tool_executions SET status = $3, result = $4, structured_result = $5, truncated = $6, error_kind = $7, "
-                "error_message = $8, ended_at = $9, duration_ms = $10 WHERE run_id = $1 AND call_id = $2 AND status = 'RUNNING' "
+                "UPDATE tool_executions SET status = $3, result = $4, structured_result = $5, truncated = $6, "
+                "error_kind = $7, "
+                "error_message = $8, ended_at = $9, duration_ms = $10 WHERE run_id = $1 AND call_id = $2 AND status = "
+                "'RUNNING' "
                 "RETURNING id",
                 self._run["id"],
                 call.id,
@@ -206,6 +209,7 @@ class Recorder:
                 run_id=self._run["id"],
                 tool_execution_id=tool_id,
             )
+            await activity.record_tool(work, self._run, call.name, status.value, result.duration_ms)
             entry = self._entry(tool_id, call.name)
             entry.details = {"arguments": dict(call.arguments), "durationMs": result.duration_ms}
             if result.is_error:
@@ -263,7 +267,8 @@ class Recorder:
         )
         work.emit("TOOL_CALL_END", {"toolCallId": call.id}, run_id=run_id, tool_execution_id=tool_id)
         await work.tx.execute(
-            "INSERT INTO tool_executions (id, organization_id, session_id, run_id, seq, call_id, parent_call_id, tool, arguments, "
+            "INSERT INTO tool_executions (id, organization_id, session_id, run_id, seq, call_id, parent_call_id, tool, "
+            "arguments, "
             "status, truncated, error_message, created_at, started_at, ended_at) "
             "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, false, $11, $12, $13, $14)",
             tool_id,
@@ -304,7 +309,8 @@ class Recorder:
             approval_id=approval_id,
         )
         await work.tx.execute(
-            "INSERT INTO approvals (id, organization_id, session_id, run_id, tool_execution_id, seq, status, reason, created_at, expires_at) "
+            "INSERT INTO approvals (id, organization_id, session_id, run_id, tool_execution_id, seq, status, reason, "
+            "created_at, expires_at) "
             "VALUES ($1, $2, $3, $4, $5, $6, 'PENDING', $7, $8, $9)",
             approval_id,
             self._run["organization_id"],
@@ -348,8 +354,10 @@ class Recorder:
     async def _keep(self, work: Work, state: RuntimeState | None, usage: Usage) -> None:
         if state is not None:
             await work.tx.execute(
-                "INSERT INTO runtime_states (session_id, runtime, version, payload, run_id, updated_at) VALUES ($1, $2, $3, $4, $5, $6) "
-                "ON CONFLICT (session_id) DO UPDATE SET runtime = $2, version = $3, payload = $4, run_id = $5, updated_at = $6",
+                "INSERT INTO runtime_states (session_id, runtime, version, payload, run_id, updated_at) VALUES ($1, "
+                "$2, $3, $4, $5, $6) "
+                "ON CONFLICT (session_id) DO UPDATE SET runtime = $2, version = $3, payload = $4, run_id = $5, "
+                "updated_at = $6",
                 self._run["session_id"],
                 state.runtime,
                 state.version,

@@ -59,7 +59,8 @@ async def decide_approval(
 async def expire_approvals() -> int:
     """Let approvals whose time is over count as denied; returns how many. Called by workers."""
     due = await db.fetch(
-        "SELECT id, session_id, organization_id FROM approvals WHERE status = 'PENDING' AND expires_at < now() LIMIT 100"
+        "SELECT id, session_id, organization_id FROM approvals WHERE status = 'PENDING' AND expires_at < now() LIMIT "
+        "100"
     )
     for row in due:
         async with write(system_actor(row["organization_id"]), "approval.expire") as work:
@@ -75,7 +76,8 @@ async def _settle(
     work: Work, approval: ApprovalRow, status: ApprovalStatus, *, note: str | None, arguments: dict[str, Any] | None
 ) -> None:
     await work.tx.execute(
-        "UPDATE approvals SET status = $2, decided_by_id = $3, decided_at = $4, note = $5, arguments = $6 WHERE id = $1",
+        "UPDATE approvals SET status = $2, decided_by_id = $3, decided_at = $4, note = $5, arguments = $6 WHERE id = "
+        "$1",
         approval["id"],
         status.value,
         work.actor.user_id,
@@ -123,7 +125,8 @@ async def _too_late(work: Work, approval: ApprovalRow) -> Conflict:
     who = await work.tx.fetchval("SELECT name FROM users WHERE id = $1", approval["decided_by_id"])
     by = f" by {who}" if who else ""
     return Conflict(
-        f"This call is {approval['status'].lower()} already: decided{by} at {approval['decided_at']:%Y-%m-%d %H:%M:%S} UTC.",
+        f"This call is {approval['status'].lower()} already: decided{by} at {approval['decided_at']:%Y-%m-%d %H:%M:%S} "
+        "UTC.",
         field="approvalId",
         status=approval["status"],
         decidedBy=encode("usr", approval["decided_by_id"]) if approval["decided_by_id"] else None,

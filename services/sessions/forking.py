@@ -56,7 +56,8 @@ async def fork_session(
         await _copy(work, row, cut.copied)
         if state is not None:
             await work.tx.execute(
-                "INSERT INTO runtime_states (session_id, runtime, version, payload, updated_at) VALUES ($1, $2, $3, $4, $5)",
+                "INSERT INTO runtime_states (session_id, runtime, version, payload, updated_at) VALUES ($1, $2, $3, "
+                "$4, $5)",
                 row["id"],
                 state.runtime,
                 state.version,
@@ -168,7 +169,8 @@ async def _copy(work: Work, fork: SessionRow, messages: Sequence[MessageRow]) ->
             )
         )
     await work.tx.executemany(
-        "INSERT INTO messages (id, organization_id, session_id, seq, role, status, reasoning, author_id, text, created_at) "
+        "INSERT INTO messages (id, organization_id, session_id, seq, role, status, reasoning, author_id, text, "
+        "created_at) "
         "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
         rows,
     )

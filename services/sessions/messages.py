@@ -59,7 +59,8 @@ async def add_message(work: Work, session: SessionRow, text: str, *, message_id:
         "CUSTOM", {"runId": encode("run", run_id), "number": number}, name="quarterdeck.run.queued", run_id=run_id
     )
     await work.tx.execute(
-        "INSERT INTO runs (id, organization_id, session_id, number, status, segment, started_by_id, queued_at, request_count) "
+        "INSERT INTO runs (id, organization_id, session_id, number, status, segment, started_by_id, queued_at, "
+        "request_count) "
         "VALUES ($1, $2, $3, $4, 'QUEUED', 1, $5, $6, 0)",
         run_id,
         session["organization_id"],
@@ -69,7 +70,8 @@ async def add_message(work: Work, session: SessionRow, text: str, *, message_id:
         work.at,
     )
     await work.tx.execute(
-        "INSERT INTO messages (id, organization_id, session_id, run_id, seq, role, status, reasoning, author_id, text, created_at) "
+        "INSERT INTO messages (id, organization_id, session_id, run_id, seq, role, status, reasoning, author_id, text, "
+        "created_at) "
         "VALUES ($1, $2, $3, $4, $5, 'USER', 'COMPLETE', false, $6, $7, $8)",
         message_id,
         session["organization_id"],

@@ -66,7 +66,7 @@ async def change_status(work: Work, to: SessionStatus) -> None:
             raise IllegalTransition(reason, field="sessionId", status=current.value)
     await work.tx.execute(
         "UPDATE sessions SET status = $2, updated_at = $3, "
-        "archived_at = CASE WHEN $2 = 'ARCHIVED' THEN $3::timestamptz END WHERE id = $1",
+        "archived_at = CASE WHEN $2::varchar = 'ARCHIVED' THEN $3::timestamptz END WHERE id = $1",
         session["id"],
         to.value,
         work.at,
