@@ -42,7 +42,14 @@ class DurableQueue(RunQueue):
         self._lease: Lease | None = None
 
     async def migrate(self) -> None:
-        """Create DBOS's tables, or bring them up to its version."""
+        """Create DBOS's tables, or bring them up to its version. Raises Unavailable when there is no database."""
+        store = Store(self._database_url)
+        await store.open()
+        try:
+            if await store.has_tables():
+                return  # at once: importing DBOS takes longer than the rest of a start
+        finally:
+            await store.close()
         engine = await asyncio.to_thread(importlib.import_module, "integrations.durable.engine")
         await asyncio.to_thread(engine.migrate, self._database_url)
 

@@ -139,7 +139,7 @@ class Lease:
         return connection
 
     async def _watch(self, connection: asyncpg.Connection) -> None:
-        """Returns, or raises what the driver does, when the connection is lost."""
+        """Raises what the driver does, or ConnectionError, when the connection is lost."""
         ended = asyncio.Event()
         connection.add_termination_listener(lambda _: ended.set())
         self._absent_since.clear()
@@ -156,6 +156,7 @@ class Lease:
                     await ended.wait()
             except TimeoutError:
                 continue
+        raise ConnectionError("the server ended the session")
 
     async def _look_after(self, connection: asyncpg.Connection, executor: str) -> None:
         lock = (_LOCK_CLASS, executor)

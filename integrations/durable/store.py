@@ -22,6 +22,9 @@ WORKFLOW = "run_segment"
 VERSION = "1"
 """Protocol between enqueuers and workers. A new number leaves the old one's jobs to workers of the old one."""
 
+TABLES_VERSION = 125
+"""The migration of DBOS's tables that its pinned release ends with."""
+
 CHANNEL = "quarterdeck:runs"
 """Notified whenever there may be something to start, so that workers need not poll fast."""
 
@@ -130,22 +133,35 @@ class Store:
         """Have every worker look into the queue now."""
         await _patiently(lambda: self._opened().execute("SELECT pg_notify($1, '')", CHANNEL))
 
+    async def has_tables(self) -> bool:
+        """Whether DBOS's tables are there as its release wants them, or a later one."""
+        try:
+            version = await self._opened().fetchval(f"SELECT version FROM {SCHEMA}.dbos_migrations")
+        except _MISSING_TABLES:
+            return False
+        return version is not None and version >= TABLES_VERSION
+
     async def sweep(self, jobs: Sequence[Job], delete: Callable[[list[str]], Awaitable[None]]) -> int:
         """Put back those of the jobs that are neither waiting nor executing, and delete what is long done.
 
         `delete` removes the rows of ended jobs. Returns how many were put back; 0 while another worker sweeps.
+        Raises Unavailable.
         """
-        async with self._opened().acquire() as connection, connection.transaction():
-            if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1, $2)", *_SWEEP_LOCK):
-                return 0
-            absent = await connection.fetch(_ABSENT, [job.key for job in jobs], _SETTLED_SECONDS)
-            old = await connection.fetch(_OLD, _KEPT_SECONDS)
-            ended = [row["key"] for row in absent if row["ended"]] + [row["workflow_uuid"] for row in old]
-            if ended:
-                await delete(ended)
-            keys = {row["key"] for row in absent}
-            await _enqueue_on(connection, [job for job in jobs if job.key in keys])
-            return len(keys)
+
+        async def sweep() -> int:
+            async with self._opened().acquire() as connection, connection.transaction():
+                if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1, $2)", *_SWEEP_LOCK):
+                    return 0
+                absent = await connection.fetch(_ABSENT, [job.key for job in jobs], _SETTLED_SECONDS)
+                old = await connection.fetch(_OLD, _KEPT_SECONDS)
+                ended = [row["key"] for row in absent if row["ended"]] + [row["workflow_uuid"] for row in old]
+                if ended:
+                    await delete(ended)
+                keys = {row["key"] for row in absent}
+                await _enqueue_on(connection, [job for job in jobs if job.key in keys])
+                return len(keys)
+
+        return await _patiently(sweep)
 
     async def _connect(self) -> asyncpg.Pool:
         pool = await asyncpg.create_pool(

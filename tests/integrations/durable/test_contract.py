@@ -13,6 +13,8 @@ from dbos._recovery import recover_pending_workflows
 from dbos._serialization import DefaultSerializer
 from dbos._sys_db import SystemDatabase
 
+from integrations.durable.store import TABLES_VERSION
+
 pytestmark = pytest.mark.anyio
 
 
@@ -40,6 +42,14 @@ def test_a_single_job_can_be_put_back() -> None:
 
 def test_rows_can_name_pickle_which_we_refuse() -> None:
     assert DefaultSerializer().name() == "py_pickle"
+
+
+async def test_the_tables_are_at_the_version_that_skips_migrating(url: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        assert await connection.fetchval("SELECT version FROM dbos.dbos_migrations") == TABLES_VERSION
+    finally:
+        await connection.close()
 
 
 async def test_the_tables_have_the_columns_we_read(url: str) -> None:

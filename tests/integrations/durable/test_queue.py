@@ -70,8 +70,9 @@ async def test_a_job_is_executed_once_on_the_callers_loop(queue: DurableQueue) -
         await queue.enqueue(given)
     last = job()
     await queue.enqueue(last)
-    await until(lambda: last in handler.calls)
+    await until(lambda: len(handler.calls) >= 2)
     await queue.enqueue(given)
+    await asyncio.sleep(0.2)
     await queue.stop(5)
     assert sorted(call.key for call in handler.calls) == sorted([given.key, last.key])
     assert handler.loop is asyncio.get_running_loop()
@@ -184,6 +185,32 @@ async def test_stopping_waits_for_what_can_end_and_hands_over_the_rest(queue: Du
     await until(lambda: len(handler.calls) == 3)
     await other.stop(5)
     assert sorted(call.attempt for call in handler.calls if call.key == given.key) == [1, 2]
+
+
+async def test_a_lock_that_is_lost_and_regained_at_once_disturbs_nothing(queue: DurableQueue, url: str) -> None:
+    handler = Recorder()
+    handler.gate = asyncio.Event()
+    await work(queue, handler)
+    await queue.enqueue(job())
+    await until(lambda: len(handler.calls) == 1)
+    administrator = await asyncpg.connect(url)
+    sessions = (
+        "SELECT {} FROM pg_stat_activity WHERE application_name = 'quarterdeck worker' AND datname = current_database()"
+    )
+    for _ in range(3):
+        ended = await administrator.fetchval(sessions.format("pid"))
+        await administrator.fetchval(sessions.format("pg_terminate_backend(pid)"))
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while await administrator.fetchval(sessions.format("pid")) in (None, ended):
+                await asyncio.sleep(0.01)
+        await until(lambda: queue.status().claiming)
+    await administrator.close()
+    await queue.enqueue(last := job())
+    await until(lambda: last in handler.calls)
+    handler.gate.set()
+    await queue.stop(5)
+    assert handler.attempts == [1, 1]
+    assert handler.cancelled == 0
 
 
 async def test_pickled_rows_are_refused(queue: DurableQueue, url: str, tmp_path: Path) -> None:

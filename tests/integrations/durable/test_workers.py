@@ -108,7 +108,7 @@ async def test_a_stopped_worker_finishes_what_it_can_and_hands_over_the_rest(
     queue: DurableQueue, crew: Crew, executions: Executions
 ) -> None:
     (first,) = await crew.start()
-    short, long = job(segment=1_000), job(segment=8_000)
+    short, long = job(segment=1_000), job(segment=5_000)
     await queue.enqueue(short)
     await queue.enqueue(long)
     await executions.wait_for(lambda rows: len(rows) == 2)
@@ -127,7 +127,7 @@ async def test_a_worker_that_was_stopped_and_resumed_gives_up_what_others_took(
     queue: DurableQueue, crew: Crew, executions: Executions
 ) -> None:
     (sleeper,) = await crew.start(silent_seconds=1)
-    taken = job(segment=6_000)
+    taken = job(segment=3_000)
     await queue.enqueue(taken)
     await executions.wait_for(lambda rows: len(rows) == 1)
     await crew.start(silent_seconds=1)

@@ -17,7 +17,7 @@ from integrations.durable import lease
 from integrations.durable.base import Job
 from integrations.durable.dbos_queue import DurableQueue
 
-GRACE_SECONDS = 3
+GRACE_SECONDS = 2
 
 
 async def main(url: str, per_worker: int, per_organization: int, silent_seconds: int) -> None:
