@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, contextmanager
-from collections.abc import Iterator
-
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 from app.seed import first_admin, seed
 from app.serve import listen, server_for, tune_memory
 from app.web import connecting, web_app
 from app.wiring import Program, make_home, prepare_database, working
+from core.errors import Unavailable
 from core.settings import Settings
 from integrations.postgres.embedded import EmbeddedPostgres
 from services.identity.actors import system_actor
@@ -47,7 +46,12 @@ def run(settings: Settings) -> None:
         app = web_app(settings, connecting(settings, url, also=lambda program: _beside(program, settings, started)))
         server = server_for(app, settings)
         tune_memory()
-        server.run(sockets=[listener])
+        # uvicorn raises what stopped it once more when it has closed everything.
+        with suppress(KeyboardInterrupt):
+            server.run(sockets=[listener])
+        if not server.started:
+            raise Unavailable("The server did not start; the lines above say why.")
+        say("Stopping …")
     say("Stopped.")
 
 

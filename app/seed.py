@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import logging
+import asyncio
 import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from uuid import UUID
 
 from core import db
-from core.permissions import Origin, Role
+from core.permissions import Actor, Origin, Role
 from models.identity import UserRow
 from models.sessions import Visibility
 from services.identity import accounts
 from services.identity.actors import actor_of_user, system_actor
 from services.mcp_registration import NewMcpServer
 from services.mcp_servers import register_mcp_server
-from services.sessions.lifecycle import NewSession, create_session
+from services.sessions.lifecycle import NewSession, complete_session, create_session
 from services.sessions.options import SessionOptions
 
-logger = logging.getLogger(__name__)
+PATIENCE_TENTHS = 150
 
 DEMONSTRATION = """\
 playbook: Real tools, step by step, without a model
@@ -31,7 +32,7 @@ steps:
     arguments: {path: notes.md, content: "# Notes\\n\\nWritten by the demonstration.\\n"}
   - tool: list_files
     expect: {contains: notes.md}
-  - say: "The tools have answered: look at this session's toolExecutions. Then send it a message of your own."
+  - say: "The tools have answered: look at this session's toolExecutions. Fork it, or make a session of your own."
 """
 
 
@@ -60,8 +61,9 @@ async def seed(say: Callable[[str], object], *, demonstration: bool = True) -> b
     admin = actor_of_user(owner, None, Origin())
     servers = [await register_mcp_server(admin, server) for server in _servers()]
     # The session is really run: a worker takes its message from the queue as from anybody's.
-    await create_session(
-        actor_of_user(engineer, None, Origin()),
+    acting = actor_of_user(engineer, None, Origin())
+    session = await create_session(
+        acting,
         NewSession(
             title="Demonstration: a playbook with real tools",
             runtime="script",
@@ -72,7 +74,17 @@ async def seed(say: Callable[[str], object], *, demonstration: bool = True) -> b
             message=DEMONSTRATION,
         ),
     )
+    await _complete(acting, session["id"])
     return True
+
+
+async def _complete(actor: Actor, session_id: UUID) -> None:
+    """Mark the session as done once its run has ended; without a worker that takes it, it stays open."""
+    for _ in range(PATIENCE_TENTHS):
+        if not await db.fetchval("SELECT 1 FROM runs WHERE session_id = $1 AND ended_at IS NULL", session_id):
+            await complete_session(actor, session_id)
+            return
+        await asyncio.sleep(0.1)
 
 
 def _servers() -> list[NewMcpServer]:

@@ -41,6 +41,10 @@ def _one(error: GraphQLError) -> dict[str, Any]:
         # The document or its variables are wrong: graphql-core says where.
         extensions = {"code": ErrorCode.BAD_INPUT.value} | (error.extensions or {})
         logger.info("%s request refused: %s", error_id, error.message)
+    elif isinstance(cause, asyncpg.CharacterNotInRepertoireError | asyncpg.UntranslatableCharacterError):
+        extensions = {"code": ErrorCode.BAD_INPUT.value}
+        body["message"] = "A text holds a NUL character, which cannot be stored. Leave it out."
+        logger.info("%s NUL character refused at %s", error_id, error.path)
     elif isinstance(
         cause, asyncpg.PostgresConnectionError | asyncpg.CannotConnectNowError | ConnectionError | TimeoutError
     ):

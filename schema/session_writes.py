@@ -134,8 +134,8 @@ class SubagentInput:
 
 @input_type
 class SessionOptionsInput:
-    """What a session is started with. Names and meaning follow the Claude Agent SDK; other runtimes use what they "
-    "can."""
+    """What a session is started with. Names and meaning follow the Claude Agent SDK; other runtimes use what they
+    can."""
 
     allowed_tools: list[str] = strawberry.field(
         default_factory=list,
@@ -172,7 +172,8 @@ class SessionOptionsInput:
     )
     skills: list[str] | None = strawberry.field(default=None, description="Skills to load.")
     setting_sources: list[str] | None = strawberry.field(
-        default=None, description="Which of Claude Code's settings files to read: user, project, local."
+        default=None,
+        description="Which of Claude Code's settings files of the working directory to read: project, local.",
     )
     betas: list[str] = strawberry.field(default_factory=list, description="Beta features of the provider.")
     extra: JSON | None = strawberry.field(
@@ -365,8 +366,8 @@ class SessionChange:
 class SessionLiveQuery:
     @query(Permission.SESSIONS_READ)
     async def session_changes_cursor(info: Info) -> Cursor:
-        """The place to follow a list from: read this, then the list, then `sessionChanges(after:)`, and you miss "
-        "nothing."""
+        """The place to follow a list from: read this, then the list, then `sessionChanges(after:)`, and you miss
+        nothing."""
         return Cursor(await changes.current_cursor(info.context.actor))
 
 
@@ -480,8 +481,8 @@ class SessionSubscription:
             ),
         ] = None,
     ) -> AsyncGenerator[SessionEvent, None]:
-        """Everything that happens in a session, as it happens. Reconnect with the last cursor, and nothing is lost or "
-        "repeated."""
+        """Everything that happens in a session, as it happens. Reconnect with the last cursor, and nothing is lost or
+        repeated."""
         stream = streams.session_events(info.context.actor, decode("ses", session_id, field="sessionId"), after)
         async for event in stream:
             yield event

@@ -203,7 +203,9 @@ class SessionOptions:
     output_schema: JSON | None = column("JSON Schema that the final answer must fit.")
     subagents: list[Subagent] = column("Subagents that the runtime may call.")
     skills: list[str] | None = column("Skills that are loaded; null for the runtime's default.")
-    setting_sources: list[str] | None = column("Which of Claude Code's settings files are read: user, project, local.")
+    setting_sources: list[str] | None = column(
+        "Which of Claude Code's settings files of the working directory are read: project, local."
+    )
     betas: list[str] = column("Beta features of the provider.")
     extra: JSON = column("Further options of the runtime.")
 

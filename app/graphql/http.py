@@ -15,8 +15,8 @@ from graphql import OperationType
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 
-from app.graphql.requests import EVENTS, GRAPHQL, HTML, JSON, HttpProblem, accepted, read_get, read_post
 from app.graphql.page import graphiql
+from app.graphql.requests import EVENTS, GRAPHQL, HTML, JSON, HttpProblem, accepted, read_get, read_post
 from app.http.credentials import Credential, actor_of_request, check_cookie_operation, origin_of_request
 from core.errors import BadInput, Forbidden, Unauthenticated
 from core.permissions import Actor

@@ -49,7 +49,7 @@ class SessionOptions(_Strict):
     output_schema: dict[str, Any] | None = None
     subagents: tuple[Subagent, ...] = Field((), max_length=50)
     skills: tuple[str, ...] | None = Field(None, max_length=200)
-    setting_sources: tuple[Literal["user", "project", "local"], ...] | None = None
+    setting_sources: tuple[Literal["project", "local"], ...] | None = None
     betas: tuple[str, ...] = Field((), max_length=20)
     extra: dict[str, Any] = Field(default_factory=dict)
 
@@ -69,20 +69,27 @@ class SessionOptions(_Strict):
             raise ValueError("must be a relative path inside the session's directory")
         return str(parts)
 
-    def runtime_extra(self) -> dict[str, Any]:
-        """What goes to the runtime beyond the fields that every runtime knows."""
+    def claude_options(self) -> dict[str, Any]:
+        """The options that only Claude Code knows, by their names in `ClaudeAgentOptions`."""
+        agents = {agent.name: agent.model_dump(exclude={"name"}, exclude_none=True) for agent in self.subagents}
         named = {
             "fallback_model": self.fallback_model,
             "effort": self.effort,
             "max_thinking_tokens": self.max_thinking_tokens,
-            "task_budget_tokens": self.task_budget_tokens,
-            "output_schema": self.output_schema,
-            "subagents": [agent.model_dump(mode="json") for agent in self.subagents] or None,
+            "task_budget": None if self.task_budget_tokens is None else {"total": self.task_budget_tokens},
+            "output_format": None
+            if self.output_schema is None
+            else {"type": "json_schema", "schema": self.output_schema},
+            "agents": agents or None,
             "skills": None if self.skills is None else list(self.skills),
             "setting_sources": None if self.setting_sources is None else list(self.setting_sources),
             "betas": list(self.betas) or None,
         }
-        return {name: value for name, value in named.items() if value is not None} | self.extra
+        return {name: value for name, value in named.items() if value is not None}
+
+    def runtime_extra(self) -> dict[str, Any]:
+        """What goes to the runtime beyond the fields that every runtime knows."""
+        return self.claude_options() | self.extra
 
     def stored(self) -> dict[str, Any]:
         """The JSON to store: only what differs from the defaults."""

@@ -31,5 +31,5 @@ BACKWARD = ["DROP TABLE activity_facts"]
 
 
 class Migration(migrations.Migration):
-    dependencies = [("models", "0003_audit")]
+    dependencies = [("models", "0004_mcp_protocol_seen")]
     operations = [ops.RunSQL(FORWARD, BACKWARD)]
