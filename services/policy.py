@@ -20,9 +20,11 @@ def decide(
     tool: str,
     annotations: Mapping[str, Any],
 ) -> Decision:
-    """The first rule that applies decides: disallowed, allowed, mode."""
+    """The first rule that applies decides: disallowed, asked for by the script, allowed, mode."""
     if pattern := _match(disallowed, tool):
         return Decision(Verdict.DENY, f"The session disallows {tool} ({pattern} in disallowedTools).")
+    if annotations.get("requiresApproval") is True:
+        return Decision(Verdict.ASK, str(annotations.get("question") or "The playbook asks for a decision here."))
     if _match(allowed, tool) or mode is PermissionMode.BYPASS_PERMISSIONS:
         return Decision(Verdict.ALLOW)
     # Servers are registered by admins, which is what makes their word on read-only tools worth something.

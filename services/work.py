@@ -11,6 +11,7 @@ async with write(actor, "session.update") as work:
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -197,7 +198,8 @@ async def write(actor: Actor, action: str | None) -> AsyncIterator[Work]:
         if action and error.code in _AUDITED_REFUSALS:
             await audit.refused(entry, error)
         raise
-    await work.announce()
+    # Shielded, so that a client that hangs up now does not keep others from hearing of what is done.
+    await asyncio.shield(asyncio.ensure_future(work.announce()))
 
 
 def may_write(actor: Actor, session: SessionRow) -> bool:

@@ -99,7 +99,12 @@ async def _read(actor: Actor, xid: int, id_: int) -> list[dict[str, Any]]:
 
 def _position(after: str) -> tuple[int, int]:
     xid, id_ = decode_cursor(after, 2)
-    if not isinstance(xid, str) or not xid.isdigit() or len(xid) > 20 or not isinstance(id_, int):
+    if (
+        not isinstance(xid, str)
+        or not (xid.isascii() and xid.isdigit() and len(xid) <= 18)
+        or not isinstance(id_, int)
+        or not 0 <= id_ < 2**63
+    ):
         raise BadInput(
             "This is not a cursor of sessionChanges. Pass an event's cursor, or leave it out.", field="after"
         )

@@ -6,6 +6,7 @@ still being written. So a client that reconnects in the middle of a message gets
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,6 +30,8 @@ PAGE = 500
 LOOK_ANYWAY_SECONDS = 10.0
 # Text in progress is stored four times a second.
 PROGRESS_SECONDS = 0.3
+# Messages that are written at the same time; a cursor names them.
+MOST_OPEN = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,14 @@ class _Follower:
     def __init__(self, actor: Actor, session_id: UUID, after: str | None) -> None:
         self._actor, self._session_id = actor, session_id
         self._seq, self._open = _position(after)
-        self.behind = False
+        # Pieces of text that came before those that lead up to them, by message.
+        self._ahead: dict[str, list[tuple[int, str]]] = {}
+        self._filled_in_at = 0.0
+
+    @property
+    def behind(self) -> bool:
+        """Whether text is missing that the database will have in a moment."""
+        return bool(self._ahead)
 
     async def check_access(self, *, starting: bool = False) -> None:
         """Raises NotFound where the actor may not see the session (any more)."""
@@ -144,7 +154,7 @@ class _Follower:
 
     async def fill_in(self) -> AsyncIterator[SessionEvent]:
         """The text so far of messages that are being written."""
-        self.behind = False
+        self._filled_in_at = time.monotonic()
         for row in await db.fetch(
             "SELECT messages.id, messages.run_id, message_progress.text FROM messages "
             "LEFT JOIN message_progress ON message_progress.message_id = messages.id "
@@ -156,20 +166,31 @@ class _Follower:
             have = self._open.setdefault(message, 0)
             if row["text"] and len(row["text"]) > have:
                 yield self._text(message, have, row["text"][have:], row["run_id"])
+            # Now the pieces that waited may fit on.
+            for offset, text in self._ahead.pop(message, []):
+                for event in self._piece(message, offset, text):
+                    yield event
 
     async def _delta(self, data: dict[str, Any]) -> AsyncIterator[SessionEvent]:
         if data["after"] > self._seq:
             async for event in self.catch_up():
                 yield event
-        have = self._open.get(data["message"])
+        for event in self._piece(data["message"], data["offset"], data["text"]):
+            yield event
+        # While pieces keep coming there is no pause to look in.
+        if self.behind and time.monotonic() - self._filled_in_at >= PROGRESS_SECONDS:
+            async for event in self.fill_in():
+                yield event
+
+    def _piece(self, message: str, offset: int, text: str) -> list[SessionEvent]:
+        have = self._open.get(message)
         if have is None:
-            return  # it has ended, and the client has all of it
-        if data["offset"] > have:
-            self.behind = True
-            return
-        text = data["text"][have - data["offset"] :]
-        if text:
-            yield self._text(data["message"], have, text, None)
+            return []  # it has ended, and the client has all of it
+        if offset > have:
+            self._ahead.setdefault(message, []).append((offset, text))
+            return []
+        rest = text[have - offset :]
+        return [self._text(message, have, rest, None)] if rest else []
 
     def _stored(self, row: SessionEventRow) -> list[SessionEvent]:
         events = []
@@ -181,6 +202,7 @@ class _Follower:
             if len(text) > have:
                 events.append(self._text(message, have, text[have:], row["run_id"]))
             self._open.pop(message, None)
+            self._ahead.pop(message, None)
         self._seq = row["seq"]
         events.append(
             SessionEvent(
@@ -229,6 +251,7 @@ def _position(after: str | None) -> tuple[int, dict[str, int]]:
         not isinstance(seq, int)
         or seq < 0
         or not isinstance(open_, dict)
+        or len(open_) > MOST_OPEN
         or not all(isinstance(have, int) and have >= 0 for have in open_.values())
     ):
         raise BadInput("This is not a cursor of sessionEvents. Pass an event's cursor, or leave it out.", field="after")

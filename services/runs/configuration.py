@@ -39,6 +39,7 @@ async def runtime_config(session: SessionRow) -> RuntimeConfig:
         max_budget_usd=options.max_budget_usd,
         mcp_servers=[spec_of(server) for server in servers],
         environment=await _environment(session, options.environment),
+        # The named options are Claude's. Other runtimes use what they can, and do not stumble over the rest.
         extra=options.runtime_extra(),
     )
 

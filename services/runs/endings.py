@@ -10,11 +10,12 @@ from core.errors import IllegalTransition, NotFound
 from core.ids import encode
 from core.permissions import Actor
 from models.base import Query
-from models.sessions import RunRow, RunStatus, SessionStatus, in_visible_session
+from models.sessions import RunRow, RunStatus, in_visible_session
 from services import activity, audit
 from services.identity.actors import system_actor
 from services.parts import parts
 from services.runs.queue import enqueue_next
+from services.sessions.transitions import follow_runs
 from services.work import Work, write
 
 INTERRUPTS = "interrupts"
@@ -102,7 +103,8 @@ async def end_run(
         work.emit("RUN_FINISHED", data | {"outcome": "cancelled", "reason": error_message}, run_id=run["id"])
     else:
         work.emit("RUN_ERROR", data | {"code": error_code, "message": error_message}, run_id=run["id"])
-    await _settle_session(work, failed=status is RunStatus.FAILED)
+    await follow_runs(work, failed=status is RunStatus.FAILED)
+    work.session_changed("UPDATED")
     session_id = run["session_id"]
     work.after_commit(lambda: enqueue_next(session_id))
 
@@ -118,18 +120,6 @@ async def _interrupt(work: Work, run: RunRow, reason: str) -> None:
         work.after_commit(lambda: parts().bus.publish(INTERRUPTS, {"run": run_id}))
     else:
         await end_run(work, run, RunStatus.INTERRUPTED, error_message=reason)
-
-
-async def _settle_session(work: Work, *, failed: bool) -> None:
-    """The session's status after a run has ended: a pause stays, everything else follows the run."""
-    session = work.session
-    assert session is not None
-    current = await work.tx.fetchval("SELECT status FROM sessions WHERE id = $1", session["id"])
-    to = SessionStatus.FAILED if failed else SessionStatus.ACTIVE
-    if current in (SessionStatus.ACTIVE, SessionStatus.WAITING) and current != to:
-        await work.tx.execute("UPDATE sessions SET status = $2 WHERE id = $1", session["id"], to.value)
-        work.emit("CUSTOM", {"from": current, "to": to.value}, name="quarterdeck.session.status")
-    work.session_changed("UPDATED")
 
 
 async def _close_tools(work: Work, run: RunRow, reason: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from uuid import UUID
@@ -43,6 +44,7 @@ logger = logging.getLogger(__name__)
 # How soon a run stops, or a lost notice is made good, when the bus is down.
 POLL_SECONDS = 1.0
 SWEEP_SECONDS = 5.0
+INTERRUPT_SECONDS = 5.0
 
 
 class RunExecutor:
@@ -51,7 +53,7 @@ class RunExecutor:
     def __init__(self, sweep: Callable[[Sequence[Job]], Awaitable[int]]) -> None:
         self._sweep_queue = sweep
         self._active: dict[UUID, RuntimeSession] = {}
-        self._claimed: set[UUID] = set()
+        self._claimed: set[str] = set()
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -68,18 +70,17 @@ class RunExecutor:
 
     async def execute(self, job: Job) -> None:
         """Execute one segment of a run; does nothing where it is not this job's turn."""
-        if job.run_id in self._claimed:
+        if job.key in self._claimed:
             return
-        self._claimed.add(job.run_id)
+        self._claimed.add(job.key)
         try:
             if claimed := await _claim(job):
                 await self._execute(*claimed)
         finally:
-            self._claimed.discard(job.run_id)
+            self._claimed.discard(job.key)
 
     async def _execute(self, run: RunRow, session: SessionRow) -> None:
-        actor = await _agent(run)
-        recorder = Recorder(actor, session, run, load_options(session["options"]))
+        recorder = Recorder(await _agent(run), session, run, load_options(session["options"]))
         try:
             await self._drive(run, session, recorder)
         except Fenced:
@@ -116,8 +117,8 @@ class RunExecutor:
         live = await runtime.start(config, recorder, await _state(session))
         self._active[run["id"]] = live
         try:
-            if run["interrupt_requested_at"] is not None or await _wants_interrupt(run["id"]):
-                await recorder.broke(RunStatus.INTERRUPTED, "INTERRUPTED", "Interrupted before it began.")
+            if await _interrupts_wanted([run["id"]]):
+                await recorder.broke(RunStatus.INTERRUPTED, None, "Interrupted before it began.")
                 return
             async with aclosing(await _segment(live, run)) as events:  # type: ignore[type-var]
                 async for event in events:
@@ -129,26 +130,37 @@ class RunExecutor:
             await live.close()
 
     async def _hear_interrupts(self) -> None:
-        async with parts().bus.subscribe(INTERRUPTS) as notices:
-            while True:
-                notice = await notices.next(POLL_SECONDS)
-                if isinstance(notice, BusMessage):
-                    wanted = [UUID(str(notice.data["run"]))]
-                elif self._active:
-                    wanted = await _interrupts_wanted(list(self._active))
-                else:
-                    continue
-                for run_id in wanted:
-                    if live := self._active.get(run_id):
-                        with suppress(Exception):
-                            await live.interrupt()
+        """Notices make it quick. Looking every second makes it certain: whatever a notice missed stands in the row."""
+        while True:
+            try:
+                async with parts().bus.subscribe(INTERRUPTS) as notices:
+                    looked_at = time.monotonic()
+                    while True:
+                        notice = await notices.next(POLL_SECONDS)
+                        if isinstance(notice, BusMessage):
+                            await self._interrupt(UUID(str(notice.data["run"])))
+                        if self._active and time.monotonic() - looked_at >= POLL_SECONDS:
+                            looked_at = time.monotonic()
+                            for run_id in await _interrupts_wanted(list(self._active)):
+                                await self._interrupt(run_id)
+            except Exception:
+                logger.exception("Interrupts were not heard for a moment.")
+                await asyncio.sleep(POLL_SECONDS)
+
+    async def _interrupt(self, run_id: UUID) -> None:
+        if live := self._active.get(run_id):
+            try:
+                async with asyncio.timeout(INTERRUPT_SECONDS):
+                    await live.interrupt()
+            except Exception:
+                logger.exception("Run %s could not be interrupted; it is tried again.", encode("run", run_id))
 
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             try:
-                await expire_approvals()
                 await self._sweep_queue(await unfinished_jobs())
+                await expire_approvals()
             except Exception:
                 logger.exception("The sweep failed; the next one comes in %s seconds.", SWEEP_SECONDS)
 
@@ -157,18 +169,21 @@ async def unfinished_jobs() -> list[Job]:
     """What should be waiting or executing by our own tables: of each session the first run that has not ended."""
     rows = await db.fetch(
         "SELECT DISTINCT ON (runs.session_id) runs.id, runs.organization_id, runs.segment, runs.status "
-        "FROM runs JOIN sessions ON sessions.id = runs.session_id WHERE runs.status IN ('QUEUED', 'RUNNING', "
-        "'WAITING') "
-        "AND sessions.status NOT IN ('PAUSED', 'TERMINATED', 'ARCHIVED') ORDER BY runs.session_id, runs.number"
+        "FROM runs JOIN sessions ON sessions.id = runs.session_id "
+        "WHERE runs.status IN ('QUEUED', 'RUNNING', 'WAITING') "
+        # A pause, or an end, starts nothing; what is under way may be lost with its worker all the same.
+        "AND (runs.status = 'RUNNING' OR sessions.status NOT IN ('PAUSED', 'TERMINATED', 'ARCHIVED')) "
+        "ORDER BY runs.session_id, runs.number"
     )
     return [job_of(row["id"], row["organization_id"], row["segment"]) for row in rows if row["status"] != "WAITING"]
 
 
 async def _claim(job: Job) -> tuple[RunRow, SessionRow] | None:
     found = await db.fetchrow(
-        "SELECT session_id, organization_id, status, executor FROM runs WHERE id = $1", job.run_id
+        "SELECT session_id, organization_id, status, executor, segment FROM runs WHERE id = $1", job.run_id
     )
-    if found is None:
+    if found is None or found["segment"] != job.segment:
+        # A pause, or a decision, made it another job's. Nor does this one know how that one fares.
         return None
     executor = parts().executor_id
     if found["status"] == RunStatus.RUNNING:
@@ -286,10 +301,6 @@ async def _agent(run: RunRow) -> Actor:
 async def _state(session: SessionRow) -> RuntimeState | None:
     row = await db.fetchrow("SELECT runtime, version, payload FROM runtime_states WHERE session_id = $1", session["id"])
     return None if row is None else RuntimeState(row["runtime"], row["version"], row["payload"])
-
-
-async def _wants_interrupt(run_id: UUID) -> bool:
-    return bool(await _interrupts_wanted([run_id]))
 
 
 async def _interrupts_wanted(run_ids: list[UUID]) -> list[UUID]:

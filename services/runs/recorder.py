@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 from uuid import UUID
 
 import orjson
@@ -31,15 +31,22 @@ from integrations.agents.base import (
     Usage,
     Verdict,
 )
-from models.sessions import PermissionMode, RunRow, RunStatus, SessionRow, ToolStatus
+from models.sessions import MessageStatus, PermissionMode, RunRow, RunStatus, SessionRow, ToolStatus
 from services import activity, audit
 from services.parts import parts
 from services.policy import decide
 from services.runs.endings import end_run
+from services.runs.storable import MOST_LEVELS, storable
 from services.runs.text import TextStream
 from services.sessions.approvals import requeue
 from services.sessions.options import SessionOptions
+from services.sessions.transitions import follow_runs
 from services.work import Work, write
+
+_INEXACT = (
+    "The arguments cannot be recorded exactly, so the call may not run: no NUL characters, no numbers over 64 bits, "
+    f"and at most {MOST_LEVELS} levels."
+)
 
 
 class Fenced(Exception):
@@ -55,6 +62,8 @@ class Recorder:
         self._texts: dict[str, TextStream] = {}
         # Tools may run in parallel; their records are written one after the other.
         self._turn = asyncio.Lock()
+        self._allowed: set[str] = set()
+        """Ids of the calls that were let run in this segment."""
 
     # -- events of the runtime
 
@@ -91,19 +100,23 @@ class Recorder:
             stream = self._texts[event.message_id]
         await stream.add(event.text)
 
-    async def text_ended(self, event: TextEnded) -> None:
+    async def text_ended(self, event: TextEnded, *, cut_off: bool = False) -> None:
         stream = self._texts.pop(event.message_id, None)
         if stream is None:
             return
         text = await stream.finish()
         async with self._write() as work:
             await work.tx.execute(
-                "UPDATE messages SET status = 'COMPLETE', text = $2 WHERE id = $1", stream.message_id, text
+                "UPDATE messages SET status = $3, text = $2 WHERE id = $1",
+                stream.message_id,
+                text,
+                MessageStatus.INTERRUPTED.value if cut_off else MessageStatus.COMPLETE.value,
             )
             await work.tx.execute("DELETE FROM message_progress WHERE message_id = $1", stream.message_id)
             work.emit(
                 "TEXT_MESSAGE_END",
-                {"messageId": encode("msg", stream.message_id), "text": text},
+                {"messageId": encode("msg", stream.message_id), "text": text}
+                | ({"interrupted": True} if cut_off else {}),
                 run_id=self._run["id"],
                 message_id=stream.message_id,
             )
@@ -115,10 +128,14 @@ class Recorder:
     async def ended(self, event: RunEnded) -> None:
         """The end of a segment. A run that waits for decisions that were made meanwhile goes on at once."""
         for stream in list(self._texts):
-            await self.text_ended(TextEnded(stream))
+            await self.text_ended(TextEnded(stream), cut_off=event.outcome in (Outcome.INTERRUPTED, Outcome.FAILED))
         async with self._write() as work:
             await self._keep(work, event.state, event.usage)
-            if event.outcome is Outcome.WAITING:
+            stop = await work.tx.fetchval("SELECT interrupt_requested_at FROM runs WHERE id = $1", self._run["id"])
+            if event.outcome is Outcome.WAITING and stop is not None:
+                # Somebody stopped it while it came to wait: nobody shall have to decide first.
+                await end_run(work, self._run, RunStatus.INTERRUPTED, error_message="Interrupted.")
+            elif event.outcome is Outcome.WAITING:
                 await self._wait(work)
             elif event.outcome is Outcome.FINISHED:
                 await end_run(work, self._run, RunStatus.FINISHED)
@@ -135,10 +152,10 @@ class Recorder:
                     error_message=event.error_message or "The agent failed without saying why.",
                 )
 
-    async def broke(self, status: RunStatus, code: str, message: str) -> None:
-        """The end of a segment that the runtime did not end itself."""
+    async def broke(self, status: RunStatus, code: str | None, message: str) -> None:
+        """The end of a segment that the runtime did not end itself. No code where somebody stopped it."""
         for stream in list(self._texts):
-            await self.text_ended(TextEnded(stream))
+            await self.text_ended(TextEnded(stream), cut_off=True)
         async with self._write() as work:
             await end_run(work, self._run, status, error_code=code, error_message=message)
 
@@ -150,9 +167,11 @@ class Recorder:
     # -- hooks
 
     async def before_tool(self, call: ToolCall) -> Decision:
+        exact = storable(call.arguments) == call.arguments
+        call = _kept(call)
         async with self._write() as work:
             known = await work.tx.fetchrow(
-                "SELECT tool_executions.id, tool_executions.status, approvals.status AS decision, approvals.note, "
+                "SELECT tool_executions.status, tool_executions.tool, approvals.status AS decision, approvals.note, "
                 "approvals.arguments FROM tool_executions "
                 "LEFT JOIN approvals ON approvals.tool_execution_id = tool_executions.id "
                 "WHERE tool_executions.run_id = $1 AND tool_executions.call_id = $2",
@@ -164,8 +183,14 @@ class Recorder:
                     return Decision(Verdict.ASK)
                 if known["status"] == ToolStatus.DENIED:
                     return Decision(Verdict.DENY, known["note"])
+                # A decision is for one call: a model that uses its id again gets nothing by it.
+                if known["status"] != ToolStatus.RUNNING or known["tool"] != call.name or call.id in self._allowed:
+                    return Decision(Verdict.DENY, "This call's id was used before in this run. Give each call its own.")
+                self._allowed.add(call.id)
                 return Decision(Verdict.ALLOW, arguments=known["arguments"])
-            decision = self._decide(call)
+            decision = self._decide(call) if exact else Decision(Verdict.DENY, _INEXACT)
+            if decision.verdict is Verdict.ALLOW:
+                self._allowed.add(call.id)
             tool_id = await self._insert_tool(work, call, decision)
             if decision.verdict is Verdict.ASK:
                 await self._ask(work, call, tool_id, decision)
@@ -174,6 +199,8 @@ class Recorder:
             return decision
 
     async def after_tool(self, call: ToolCall, result: ToolResult) -> ToolResult:
+        call = _kept(call)
+        result = replace(result, content=storable(result.content), structured=storable(result.structured))
         status = ToolStatus.FAILED if result.is_error else ToolStatus.SUCCEEDED
         if result.error_kind == "cancelled":
             status = ToolStatus.INTERRUPTED
@@ -188,8 +215,8 @@ class Recorder:
                 self._run["id"],
                 call.id,
                 status.value,
-                _storable(list(result.content)),
-                _storable(result.structured),
+                result.content,
+                result.structured,
                 result.truncated,
                 (result.error_kind or "tool") if result.is_error else None,
                 message and message[:4000],
@@ -218,7 +245,8 @@ class Recorder:
         return result
 
     async def rejected_tool(self, call: ToolCall, result: ToolResult) -> None:
-        message = _text_of(result)
+        call = _kept(call)
+        message = storable(_text_of(result))
         async with self._write() as work:
             known = await work.tx.fetchval(
                 "SELECT 1 FROM tool_executions WHERE run_id = $1 AND call_id = $2", self._run["id"], call.id
@@ -237,7 +265,7 @@ class Recorder:
     # -- details
 
     def _decide(self, call: ToolCall) -> Decision:
-        if len(orjson.dumps(call.arguments, default=str)) > parts().settings.max_arguments_bytes:
+        if len(orjson.dumps(call.arguments)) > parts().settings.max_arguments_bytes:
             return Decision(Verdict.DENY, f"The arguments are over {parts().settings.max_arguments_bytes} bytes.")
         return decide(
             PermissionMode(self._session["permission_mode"]),
@@ -261,7 +289,7 @@ class Recorder:
         )
         work.emit(
             "TOOL_CALL_ARGS",
-            {"toolCallId": call.id, "delta": orjson.dumps(call.arguments, default=str).decode()[:16_000]},
+            {"toolCallId": call.id, "delta": orjson.dumps(call.arguments).decode()[:16_000]},
             run_id=run_id,
             tool_execution_id=tool_id,
         )
@@ -278,8 +306,8 @@ class Recorder:
             seq,
             call.id,
             call.parent_id,
-            call.name[:200],
-            _storable(dict(call.arguments)),
+            call.name,
+            call.arguments,
             status.value,
             decision.reason if status is ToolStatus.DENIED else None,
             work.at,
@@ -346,9 +374,8 @@ class Recorder:
             run = await work.tx.fetchrow("SELECT * FROM runs WHERE id = $1", run_id, row=RunRow)
             assert run is not None
             await requeue(work, run)
-        elif await work.tx.fetchval("SELECT status FROM sessions WHERE id = $1", session_id) == "ACTIVE":
-            await work.tx.execute("UPDATE sessions SET status = 'WAITING' WHERE id = $1", session_id)
-            work.emit("CUSTOM", {"from": "ACTIVE", "to": "WAITING"}, name="quarterdeck.session.status")
+        else:
+            await follow_runs(work)
         work.session_changed("UPDATED")
 
     async def _keep(self, work: Work, state: RuntimeState | None, usage: Usage) -> None:
@@ -398,8 +425,10 @@ _ADD_USAGE = """
 UPDATE {table} SET
     input_tokens = CASE WHEN $2::bigint IS NULL THEN input_tokens ELSE coalesce(input_tokens, 0) + $2 END,
     output_tokens = CASE WHEN $3::bigint IS NULL THEN output_tokens ELSE coalesce(output_tokens, 0) + $3 END,
-    cache_read_tokens = CASE WHEN $4::bigint IS NULL THEN cache_read_tokens ELSE coalesce(cache_read_tokens, 0) + $4 END,
-    cache_write_tokens = CASE WHEN $5::bigint IS NULL THEN cache_write_tokens ELSE coalesce(cache_write_tokens, 0) + $5 END,
+    cache_read_tokens =
+        CASE WHEN $4::bigint IS NULL THEN cache_read_tokens ELSE coalesce(cache_read_tokens, 0) + $4 END,
+    cache_write_tokens =
+        CASE WHEN $5::bigint IS NULL THEN cache_write_tokens ELSE coalesce(cache_write_tokens, 0) + $5 END,
     request_count = request_count + $6,
     cost_usd = CASE WHEN $7::numeric IS NULL THEN cost_usd ELSE coalesce(cost_usd, 0) + $7 END,
     cost_source = coalesce($8, cost_source)
@@ -421,16 +450,17 @@ def record_refusal(work: Work, run: RunRow, tool_id: UUID, call_id: str, tool: s
     work.also(entry)
 
 
+def _kept(call: ToolCall) -> ToolCall:
+    """The call as it can be stored."""
+    return replace(
+        call,
+        id=storable(call.id)[:200],
+        name=storable(call.name)[:200],
+        arguments=storable(call.arguments),
+        parent_id=None if call.parent_id is None else storable(call.parent_id)[:200],
+        annotations=storable(call.annotations),
+    )
+
+
 def _text_of(result: ToolResult) -> str:
     return "\n".join(str(block["text"]) for block in result.content if block.get("type") == "text")
-
-
-def _storable(value: Any) -> Any:
-    """PostgreSQL's jsonb cannot hold NUL characters; tools may well return them."""
-    if isinstance(value, str):
-        return value.replace("\0", "\ufffd")
-    if isinstance(value, dict):
-        return {str(key).replace("\0", "\ufffd"): _storable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_storable(item) for item in value]
-    return value

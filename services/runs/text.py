@@ -9,8 +9,10 @@ from contextlib import suppress
 from uuid import UUID
 
 from core import db
+from core.errors import Unavailable
 from core.ids import encode
 from services.parts import parts
+from services.runs.storable import storable
 from services.work import session_channel
 
 logger = logging.getLogger(__name__)
@@ -37,7 +39,7 @@ class TextStream:
 
     async def add(self, text: str) -> None:
         """More text. Returns at once; it is told within 25 ms."""
-        text = text.replace("\0", "\ufffd")
+        text = storable(text)
         self._text.append(text)
         self._pending.append(text)
         self._length += len(text)
@@ -59,11 +61,12 @@ class TextStream:
             self._timer = None
 
     async def _soon(self) -> None:
-        while self._told < self._length:
+        # A pause of the model must not leave those who come in the middle without what was said before it.
+        while self._told < self._length or self._stored < self._length:
             await asyncio.sleep(TELL_SECONDS)
             # Cancelling must not come between taking a piece and telling it.
             await asyncio.shield(self._tell())
-            if time.monotonic() - self._last_store >= STORE_SECONDS:
+            if self._stored < self._length and time.monotonic() - self._last_store >= STORE_SECONDS:
                 await self._store()
 
     async def _tell(self) -> None:
@@ -72,14 +75,24 @@ class TextStream:
             for start in range(0, len(text), LARGEST_PIECE):
                 piece = text[start : start + LARGEST_PIECE]
                 offset, self._told = self._told, self._told + len(piece)
-                await parts().bus.publish(
-                    session_channel(self._session_id),
-                    {"message": encode("msg", self.message_id), "after": self._seq, "offset": offset, "text": piece},
-                )
+                try:
+                    await parts().bus.publish(
+                        session_channel(self._session_id),
+                        {
+                            "message": encode("msg", self.message_id),
+                            "after": self._seq,
+                            "offset": offset,
+                            "text": piece,
+                        },
+                    )
+                except Unavailable as error:
+                    # Readers see that a piece is missing, and read it from the database.
+                    logger.warning("A piece of text could not be told: %s", error.message)
 
     async def _store(self) -> None:
         """For those who come in the middle. A failure here costs them a moment, not the run."""
         self._last_store = time.monotonic()
+        self._stored = self._length
         try:
             await db.execute(
                 "INSERT INTO message_progress (message_id, session_id, text) "

@@ -12,10 +12,11 @@ from core.errors import BadInput, Conflict, NotFound, TooLarge
 from core.ids import encode
 from core.permissions import Actor
 from models.base import Query
-from models.sessions import ApprovalRow, ApprovalStatus, RunRow, SessionStatus, in_visible_session
+from models.sessions import ApprovalRow, ApprovalStatus, RunRow, in_visible_session
 from services.identity.actors import system_actor
 from services.parts import parts
 from services.runs.queue import enqueue_next
+from services.sessions.transitions import follow_runs
 from services.work import Work, write
 
 
@@ -113,9 +114,7 @@ async def requeue(work: Work, run: RunRow) -> None:
     await work.tx.execute(
         "UPDATE runs SET status = 'QUEUED', segment = segment + 1, executor = NULL WHERE id = $1", run["id"]
     )
-    if session["status"] == SessionStatus.WAITING:
-        await work.tx.execute("UPDATE sessions SET status = 'ACTIVE' WHERE id = $1", session["id"])
-        work.emit("CUSTOM", {"from": "WAITING", "to": "ACTIVE"}, name="quarterdeck.session.status")
+    await follow_runs(work)
     work.session_changed("UPDATED")
     session_id = session["id"]
     work.after_commit(lambda: enqueue_next(session_id))

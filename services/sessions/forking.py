@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from uuid import UUID
 
 from core.errors import IllegalTransition, NotFound
@@ -42,6 +43,8 @@ async def fork_session(
             work, "forkSession", key, {"session": str(session_id), "message": str(message_id), "title": title}
         )
         if found.earlier is not None:
+            work.entry.details = {"repeated": True}
+            work.target("Session", found.earlier)
             return await read_in(work, found.earlier)
         cut = await _cut(work, source, message_id)
         state = await _state(work, source, cut)
@@ -83,26 +86,32 @@ async def _visible(work: Work, session_id: UUID) -> SessionRow:
 
 
 async def _cut(work: Work, source: SessionRow, message_id: UUID | None) -> _Cut:
+    # As the conversation went: a message that was sent while another was being answered comes after that answer.
+    # What a fork copied has no run, and comes before all of them.
     messages = await work.tx.fetch(
-        "SELECT messages.*, runs.status IN ('QUEUED', 'RUNNING', 'WAITING') AS run_open FROM messages "
-        "LEFT JOIN runs ON runs.id = messages.run_id WHERE messages.session_id = $1 ORDER BY messages.seq",
+        "SELECT messages.*, coalesce(runs.number, 0) AS turn, "
+        "coalesce(runs.status IN ('QUEUED', 'RUNNING', 'WAITING'), false) AS run_open FROM messages "
+        "LEFT JOIN runs ON runs.id = messages.run_id WHERE messages.session_id = $1 ORDER BY turn, messages.seq",
         source["id"],
         row=MessageRow,
     )
+    ended = [message for message in messages if not message["run_open"]]
     if message_id is None:
-        return _Cut([message for message in messages if not message["run_open"]], None)
+        return _Cut(ended, None)
     point = next((message for message in messages if message["id"] == message_id), None)
     if point is None:
         raise NotFound("There is no such message in this session.", field="messageId")
     if point["role"] == "USER":
-        return _Cut([m for m in messages if m["seq"] < point["seq"] and not m["run_open"]], point)
+        return _Cut([m for m in ended if (m["turn"], m["seq"]) < (point["turn"], point["seq"])], point)
     if point["run_open"]:
         raise IllegalTransition(
             "The run of this message has not ended yet. Fork when it has, or interrupt it.", field="messageId"
         )
-    return _Cut(
-        [m for m in messages if m["seq"] <= point["seq"] or (m["run_id"] and m["run_id"] == point["run_id"])], None
-    )
+    if point["run_id"] is None:
+        copied = [m for m in ended if m["turn"] == 0]
+        asked_next = next((m["seq"] for m in copied if m["role"] == "USER" and m["seq"] > point["seq"]), None)
+        return _Cut([m for m in copied if asked_next is None or m["seq"] < asked_next], None)
+    return _Cut([m for m in ended if m["turn"] <= point["turn"]], None)
 
 
 async def _state(work: Work, source: SessionRow, cut: _Cut) -> RuntimeState | None:
@@ -111,7 +120,11 @@ async def _state(work: Work, source: SessionRow, cut: _Cut) -> RuntimeState | No
     )
     if stored is None:
         return None
-    turns = sum(message["role"] == "USER" for message in cut.copied)
+    # A turn that failed before its first word has left nothing in the runtime's memory.
+    turns = sum(
+        message["role"] == "USER" and following is not None and following["role"] == "ASSISTANT"
+        for message, following in zip_longest(cut.copied, cut.copied[1:])
+    )
     state = RuntimeState(stored["runtime"], stored["version"], stored["payload"])
     return await parts().runtimes[source["runtime"]].fork(state, turns)
 

@@ -61,6 +61,7 @@ async def create_session(actor: Actor, new: NewSession, *, key: str | None = Non
     """Make a session, and send its first message where there is one. Raises BadInput, NotFound, Unavailable."""
     runtime = _runtime(new.runtime, new.model)
     _check_texts(new.model, new.system_prompt)
+    _check_extra(runtime, new.options)
     title = check_title(new.title, default="Untitled session")
     labels = check_labels(new.labels or {})
     if new.message is not None:
@@ -69,6 +70,8 @@ async def create_session(actor: Actor, new: NewSession, *, key: str | None = Non
     async with write(actor, "session.create") as work:
         found = await idempotency.claim(work, "createSession", key, _as_json(new))
         if found.earlier is not None:
+            work.entry.details = {"repeated": True}
+            work.target("Session", found.earlier)
             return await read_in(work, found.earlier)
         session = await Session.create(
             using_db=work.tx.orm,
@@ -114,6 +117,7 @@ async def update_session(actor: Actor, session_id: UUID, changes: SessionChanges
             if (value := getattr(changes, name)) is not None:
                 values[name] = value
         if changes.options is not None:
+            _check_extra(row["runtime"], changes.options)
             values["options"] = changes.options.stored()
         if changes.mcp_server_ids is not None:
             await work.tx.execute("DELETE FROM session_mcp_servers WHERE session_id = $1", row["id"])
@@ -139,7 +143,9 @@ async def resume_session(actor: Actor, session_id: UUID) -> SessionRow:
         waiting = await work.tx.fetchval(
             "SELECT 1 FROM runs WHERE session_id = $1 AND status = 'WAITING' LIMIT 1", row["id"]
         )
-        await change_status(work, SessionStatus.WAITING if waiting else SessionStatus.ACTIVE)
+        to = SessionStatus.WAITING if waiting else SessionStatus.ACTIVE
+        work.changed(before={"status": row["status"]}, after={"status": to})
+        await change_status(work, to)
         # The job that found the session paused is used up; a new segment is a new job.
         await work.tx.execute(
             "UPDATE runs SET segment = segment + 1 WHERE session_id = $1 AND status = 'QUEUED'", row["id"]
@@ -157,8 +163,9 @@ async def terminate_session(actor: Actor, session_id: UUID) -> SessionRow:
     """Stop everything for good: open runs are interrupted, and the session takes no messages any more."""
     async with write(actor, "session.terminate") as work:
         row = await work.lock_session(session_id)
-        await interrupt_open_runs(work, "The session was terminated.")
+        work.changed(before={"status": row["status"]}, after={"status": SessionStatus.TERMINATED})
         await change_status(work, SessionStatus.TERMINATED)
+        await interrupt_open_runs(work, "The session was terminated.")
         await Session.filter(id=row["id"]).using_db(work.tx.orm).update(options=row["options"] | {"terminated": True})
     return await _fresh(actor, session_id)
 
@@ -252,6 +259,19 @@ def _check_texts(model: str | None, system_prompt: str | None) -> None:
     limit = parts().settings.max_message_bytes
     if system_prompt is not None and len(system_prompt.encode()) > limit:
         raise TooLarge(f"A system prompt has at most {limit} bytes.", field="systemPrompt")
+
+
+def _check_extra(runtime: str, options: SessionOptions) -> None:
+    """Raises BadInput for options that the runtime does not know: better than leaving them without effect."""
+    if runtime != "claude" and (given := options.claude_options()):
+        raise BadInput.of_fields(
+            [(f"options.{name}", f"Only the runtime claude knows this option, not {runtime}.") for name in given]
+        )
+    try:
+        parts().runtimes[runtime].validate_options(options.runtime_extra())
+    except BadInput as error:
+        problems = error.details.get("fields", [])
+        raise BadInput.of_fields([(f"options.{each['field']}", each["message"]) for each in problems]) from None
 
 
 def _public(row: SessionRow) -> dict[str, Any]:

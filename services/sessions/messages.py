@@ -29,16 +29,17 @@ async def send_message(actor: Actor, session_id: UUID, text: str, *, key: str | 
     check_message(text)
     async with write(actor, "message.send") as work:
         session = await work.lock_session(session_id)
+        # First of all: what was sent once stays sent, whatever became of the session since.
+        found = await idempotency.claim(work, "sendMessage", key, {"session": str(session_id), "text": text})
+        if found.earlier is not None:
+            work.entry.details = {"repeated": True}
+            return await _message(work, found.earlier)
         if reason := _CLOSED.get(SessionStatus(session["status"])):
             raise IllegalTransition(
                 f"This session takes no messages. {reason}", field="sessionId", status=session["status"]
             )
         parts().runtimes[session["runtime"]].validate(text)
-        found = await idempotency.claim(work, "sendMessage", key, {"session": str(session_id), "text": text})
-        if found.earlier is not None:
-            return await _message(work, found.earlier)
-        message = await add_message(work, session, text, message_id=found.result_id)
-        return message
+        return await add_message(work, session, text, message_id=found.result_id)
 
 
 async def add_message(work: Work, session: SessionRow, text: str, *, message_id: UUID) -> MessageRow:

@@ -16,7 +16,7 @@ ALLOWED: Mapping[SessionStatus, frozenset[SessionStatus]] = {
     S.WAITING: frozenset({S.ACTIVE, S.PAUSED, S.FAILED, S.TERMINATED}),
     S.PAUSED: frozenset({S.ACTIVE, S.WAITING, S.COMPLETED, S.FAILED, S.TERMINATED, S.ARCHIVED}),
     S.COMPLETED: frozenset({S.ACTIVE, S.ARCHIVED}),
-    S.FAILED: frozenset({S.ACTIVE, S.PAUSED, S.COMPLETED, S.TERMINATED, S.ARCHIVED}),
+    S.FAILED: frozenset({S.ACTIVE, S.WAITING, S.PAUSED, S.COMPLETED, S.TERMINATED, S.ARCHIVED}),
     S.TERMINATED: frozenset({S.ARCHIVED}),
     S.ARCHIVED: frozenset({S.ACTIVE}),
 }
@@ -50,7 +50,9 @@ RULES: tuple[Rule, ...] = (_listed, _nothing_under_way, _terminated_stays)
 
 async def change_status(work: Work, to: SessionStatus) -> None:
     """Move the held session to a status; raises IllegalTransition with the reason. Staying is no change."""
-    session = work.session
+    assert work.session is not None
+    # A write may move a session twice, so what it held at first says nothing.
+    session = await work.tx.fetchrow("SELECT * FROM sessions WHERE id = $1", work.session["id"], row=SessionRow)
     assert session is not None
     current = SessionStatus(session["status"])
     if current == to:
@@ -73,3 +75,23 @@ async def change_status(work: Work, to: SessionStatus) -> None:
     )
     work.emit("CUSTOM", {"from": current.value, "to": to.value}, name="quarterdeck.session.status")
     work.session_changed("UPDATED")
+
+
+async def follow_runs(work: Work, *, failed: bool = False) -> None:
+    """The status of the held session by its runs; `failed` says that one has just ended so.
+
+    What people have decided stays: a session that is paused, completed or terminated does not follow its runs.
+    """
+    assert work.session is not None
+    row = await work.tx.fetchrow(
+        "SELECT sessions.status, bool_or(runs.status = 'WAITING') AS waiting, count(runs.id) > 0 AS open FROM sessions "
+        "LEFT JOIN runs ON runs.session_id = sessions.id AND runs.status IN ('QUEUED', 'RUNNING', 'WAITING') "
+        "WHERE sessions.id = $1 GROUP BY sessions.id",
+        work.session["id"],
+    )
+    if row["status"] not in (S.ACTIVE, S.WAITING, S.FAILED):
+        return
+    if row["waiting"]:
+        await change_status(work, S.WAITING)
+    else:
+        await change_status(work, S.FAILED if failed and not row["open"] else S.ACTIVE)
