@@ -19,6 +19,19 @@ ToolPattern = str
 """A tool's name, or a pattern with `*`: `shell`, `git.*`, `*.read_*`."""
 
 
+_CLAUDE_ONLY = (
+    "fallback_model",
+    "effort",
+    "max_thinking_tokens",
+    "task_budget_tokens",
+    "output_schema",
+    "subagents",
+    "skills",
+    "setting_sources",
+    "betas",
+)
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True)
 
@@ -68,6 +81,10 @@ class SessionOptions(_Strict):
         if parts.is_absolute() or ".." in parts.parts or "\0" in path:
             raise ValueError("must be a relative path inside the session's directory")
         return str(parts)
+
+    def for_claude_only(self) -> list[str]:
+        """The options given that only Claude Code knows, as the graph spells them."""
+        return [to_camel(name) for name in _CLAUDE_ONLY if getattr(self, name) != type(self).model_fields[name].default]
 
     def claude_options(self) -> dict[str, Any]:
         """The options that only Claude Code knows, by their names in `ClaudeAgentOptions`."""
