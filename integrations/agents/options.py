@@ -10,12 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from core.errors import BadInput
 
 
-class ExtraOptions(BaseModel):
-    """Options that every runtime with the built-in tools knows."""
+class StrictOptions(BaseModel):
+    """Options of a runtime; unknown names and wrong types are refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
-
-    shell_network: bool = Field(True, description="Whether the shell tool has the network.")
 
     @classmethod
     def read(cls, extra: Mapping[str, Any]) -> Self:
@@ -35,3 +33,9 @@ class ExtraOptions(BaseModel):
                     for problem in error.errors()
                 ]
             ) from None
+
+
+class ExtraOptions(StrictOptions):
+    """Options that every runtime with the built-in tools knows."""
+
+    shell_network: bool = Field(True, description="Whether the shell tool has the network.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +16,7 @@ from pydantic_ai.providers.openai import OpenAIProvider
 
 from core.errors import Unavailable
 from core.settings import Settings
+from integrations.agents.redaction import redacted
 
 _OPENAI = ("openai", "openai-chat", "openai-responses")
 # A model may think for minutes before its first token; connecting takes no such time.
@@ -73,11 +73,3 @@ def has_price(model: Model) -> bool:
     except LookupError:
         return False
     return True
-
-
-def redacted(text: str, settings: Settings) -> str:
-    """A provider's words without our keys: some repeat the key they refuse."""
-    for secret in (settings.anthropic_api_key, settings.openai_api_key):
-        if secret is not None:
-            text = text.replace(secret.get_secret_value(), "[key]")
-    return re.sub(r"\b(?:sk|pk|gsk|xai|key|Bearer)[-_ ][A-Za-z0-9_*.-]{8,}", "[key]", text)

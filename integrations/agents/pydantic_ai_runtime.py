@@ -63,8 +63,9 @@ from integrations.agents.base import (
     Verdict,
 )
 from integrations.agents.options import ExtraOptions
-from integrations.agents.pydantic_ai_models import OpenModel, has_price, open_model, redacted
+from integrations.agents.pydantic_ai_models import OpenModel, has_price, open_model
 from integrations.agents.pydantic_ai_tools import ToolboxToolset
+from integrations.agents.redaction import redacted
 from integrations.agents.tools.toolbox import Toolbox
 from integrations.mcp.base import McpServers
 from integrations.sandbox.base import Sandbox

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from core.settings import Settings
 from integrations.agents.base import Runtime
+from integrations.agents.claude import ClaudeRuntime
 from integrations.agents.pydantic_ai_runtime import PydanticAiRuntime
 from integrations.agents.script import ScriptRuntime
 from integrations.mcp.base import McpServers
@@ -34,6 +35,7 @@ def agents(settings: Settings) -> Agents:
     found: list[Runtime] = [
         ScriptRuntime(settings, servers, report.sandbox),
         PydanticAiRuntime(settings, servers, report.sandbox),
+        ClaudeRuntime(settings, servers, report.sandbox),
     ]
     return Agents({runtime.name: runtime for runtime in found}, servers, report)
 
