@@ -5,19 +5,19 @@ symbol stand in the way, and each is mended in the dynamic symbol table alone; n
 
 - `__isoc23_strtol@GLIBC_2.38` and its kin differ from `strtol` only in reading binary literals: they get the old name.
 - `strlcpy@GLIBC_2.38`: PostgreSQL exports its own, so any definition will do.
-- OpenSSL's functions serve telemetry, which is off: they become weak, so that OpenSSL need not be there.
+- OpenSSL's functions serve telemetry, which is off: they become weak, so that the library loads without OpenSSL.
 
 Source: System V ABI (ELF-64), and the symbol versioning chapter of the Linux Standard Base.
 """
 
 from __future__ import annotations
 
+import platform
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 _STRTAB, _DYNSYM, _VERNEED, _VERSYM = 3, 11, 0x6FFFFFFE, 0x6FFFFFFF
-_OLDEST_SUPPORTED = (2, 34)
 _WEAK = 2
 _VERSION_IS_WEAK = 2
 _ANY_VERSION = 1
@@ -40,20 +40,20 @@ class _Section:
     entry_size: int
 
 
-def adapt(library: Path) -> None:
-    """Rewrite the symbol table of a shared library in place, for glibc 2.34 and later.
+def adapt(library: Path, *, glibc: tuple[int, ...] | None = None) -> None:
+    """Rewrite the symbol table of a shared library in place, for a glibc: by default the one of this system.
 
     Raises CannotAdapt, and then leaves the file as it was.
     """
     data = bytearray(library.read_bytes())
     try:
-        _adapt(data)
+        _adapt(data, glibc or _glibc_here())
     except (struct.error, KeyError, IndexError, ValueError, OverflowError) as error:
         raise CannotAdapt(f"{library.name} is not laid out as expected ({error!r})") from error
     library.write_bytes(data)
 
 
-def _adapt(data: bytearray) -> None:
+def _adapt(data: bytearray, glibc: tuple[int, ...]) -> None:
     if data[:6] != b"\x7fELF\x02\x01":
         raise CannotAdapt("not a 64-bit little-endian ELF file")
     sections = _sections(data)
@@ -61,7 +61,7 @@ def _adapt(data: bytearray) -> None:
     symbols, marks = by_kind[_DYNSYM], by_kind[_VERSYM]
     strings = sections[symbols.link].offset
     versions = _needed_versions(data, by_kind[_VERNEED], strings)
-    newer = {index for index, (name, _) in versions.items() if _glibc(name) > _OLDEST_SUPPORTED}
+    newer = {index for index, (name, _) in versions.items() if _glibc(name) > glibc}
     oldest = min((i for i in versions if _glibc(versions[i][0]) > (0,)), key=lambda i: _glibc(versions[i][0]))
 
     for i in range(symbols.size // symbols.entry_size):
@@ -122,3 +122,10 @@ def _glibc(version: str) -> tuple[int, ...]:
     """`GLIBC_2.38` as (2, 38); (0,) for versions of other libraries."""
     prefix, _, number = version.partition("_")
     return tuple(int(part) for part in number.split(".")) if prefix == "GLIBC" and number[0] == "2" else (0,)
+
+
+def _glibc_here() -> tuple[int, ...]:
+    library, version = platform.libc_ver()
+    if library != "glibc":
+        raise CannotAdapt("this system has another C library than glibc")
+    return tuple(int(part) for part in version.split("."))

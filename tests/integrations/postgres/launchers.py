@@ -62,12 +62,11 @@ def launch(home: Path, prefix: Sequence[str] = ()) -> subprocess.Popen[str]:
 
 
 @contextmanager
-def launcher(
-    home: Path, prefix: Sequence[str] = ()
-) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def launcher(home: Path, prefix: Sequence[str] = ()) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A launcher in a process of its own, and the DSN or error it printed. Ends in order if it still lives."""
     with launch(home, prefix) as process:
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         try:
             yield process, process.stdout.readline().strip()
         finally:

@@ -59,9 +59,7 @@ def test_the_database_is_utf8_with_checksums_in_utc_and_listens_on_no_network(
 
 
 @pytest.mark.anyio
-async def test_every_client_library_understands_the_dsn(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_every_client_library_understands_the_dsn(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "PGPORT": "1",
         "PGHOST": "elsewhere.invalid",
@@ -110,16 +108,12 @@ def test_a_second_process_waits_for_the_first_to_finish_starting(home: Path) -> 
         assert run_sql(dsn, "SELECT 1") == [(1,)]
 
 
-def test_a_holder_without_a_server_is_named(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_holder_without_a_server_is_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launching, "_ATTACH_PATIENCE_SECONDS", 0)
     with launcher(home) as (holder, _):
         os.kill(processes.postmaster(home / "postgres"), signal.SIGKILL)
         eventually(lambda: not processes.serving(home / "postgres"))
-        with pytest.raises(
-            Unavailable, match=f"Process {holder.pid} holds the database"
-        ):
+        with pytest.raises(Unavailable, match=f"Process {holder.pid} holds the database"):
             embedded(home).start()
 
 
@@ -147,17 +141,13 @@ def test_a_server_without_launcher_and_keeper_is_replaced(home: Path) -> None:
 
 
 @pytest.mark.parametrize("with_backends", [False, True])
-def test_a_killed_server_is_repaired_and_loses_nothing(
-    home: Path, with_backends: bool
-) -> None:
+def test_a_killed_server_is_repaired_and_loses_nothing(home: Path, with_backends: bool) -> None:
     server = embedded(home)
     run_sql(server.start(), *KEEP)
     with closing(psycopg.connect(server.dsn)) as busy:
         busy.execute("SELECT 1")
         victims = processes.serving(home / "postgres")
-        for victim in (
-            victims if with_backends else [processes.postmaster(home / "postgres")]
-        ):
+        for victim in victims if with_backends else [processes.postmaster(home / "postgres")]:
             os.kill(victim, signal.SIGKILL)
         main = processes.postmaster(home / "postgres")
         eventually(lambda: not Path(f"/proc/{main}").exists())
@@ -190,9 +180,7 @@ def test_a_database_of_another_version_is_explained(home: Path) -> None:
     with embedded(home):
         pass
     (home / "postgres/PG_VERSION").write_text("17\n")
-    with pytest.raises(
-        Unavailable, match="made by PostgreSQL 17; this release runs 18"
-    ):
+    with pytest.raises(Unavailable, match="made by PostgreSQL 17; this release runs 18"):
         embedded(home).start()
 
 
@@ -212,9 +200,7 @@ def test_an_empty_folder_is_used(home: Path) -> None:
 
 def test_a_home_that_can_not_be_made_is_explained(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(
-        Unavailable, match="set QUARTERDECK_HOME to a folder that you can write to"
-    ):
+    with pytest.raises(Unavailable, match="set QUARTERDECK_HOME to a folder that you can write to"):
         embedded(tmp_path / "file/home").start()
 
 
@@ -222,7 +208,7 @@ def test_a_damaged_database_says_where_to_read_on(home: Path) -> None:
     with embedded(home):
         pass
     shutil.rmtree(home / "postgres/global")
-    with pytest.raises(Unavailable, match="PostgreSQL did not start: .*postgres.log"):
+    with pytest.raises(Unavailable, match=r"PostgreSQL did not start: .*postgres\.log"):
         embedded(home).start()
 
 

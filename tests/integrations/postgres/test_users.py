@@ -22,12 +22,12 @@ from tests.integrations.postgres.launchers import (
     run_sql,
 )
 
-as_root = pytest.mark.skipif(
-    os.geteuid() != 0, reason="only root can become another user"
-)
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
 # What a container has by default: no right to read everything, but one to override modes.
-CONTAINER_CAPABILITIES = "-all,+chown,+dac_override,+fowner,+fsetid,+kill,+setgid,+setuid,+setpcap,+net_bind_service,+net_raw,+sys_chroot"
+CONTAINER_CAPABILITIES = (
+    "-all,+chown,+dac_override,+fowner,+fsetid,+kill,+setgid,+setuid,+setpcap,+net_bind_service,+net_raw,+sys_chroot"
+)
 
 
 @pytest.fixture
@@ -134,13 +134,9 @@ def test_a_full_disk_is_explained_and_nothing_is_lost(tmp_path: Path) -> None:
         with embedded(home) as server:
             run_sql(server.dsn, "CREATE TABLE kept (x int)")
         (disk / "ballast").write_bytes(b"x" * (shutil.disk_usage(disk).free))
-        with pytest.raises(
-            Exception, match=r"The disk that holds .* is full\. Free some space"
-        ):
+        with pytest.raises(Exception, match=r"The disk that holds .* is full\. Free some space"):
             embedded(home).start()
-        with pytest.raises(
-            Exception, match=r"The disk that holds .* is full\. Free some space"
-        ):
+        with pytest.raises(Exception, match=r"The disk that holds .* is full\. Free some space"):
             embedded(disk / "another").start()
         (disk / "ballast").unlink()
         with embedded(home) as server:
