@@ -8,7 +8,6 @@ from typing import Annotated
 
 import strawberry
 
-from core.errors import BadInput
 from core.permissions import Permission
 from resolvers import activity as reads
 from schema.fields import Info, column, enum_type, object_type, query
@@ -55,7 +54,4 @@ class ActivityQuery:
         bucket: Annotated[ActivityBucket, strawberry.argument(description="Width of a point.")] = ActivityBucket.HOUR,
     ) -> list[ActivityPoint]:
         """What the sessions that you may see did in a range of time: at most 1,000 points, empty ones included."""
-        for name, value in (("from", from_), ("to", to)):
-            if value.tzinfo is None:
-                raise BadInput("Give the time with its zone, as 2026-01-31T12:00:00Z.", field=name)
         return await reads.activity(info.context.actor, from_, to, _WIDTHS[bucket])

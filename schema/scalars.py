@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import NewType
 
 import strawberry
@@ -19,6 +20,19 @@ def _whole_number(value: object) -> int:
     return value
 
 
+def _moment(value: object) -> datetime:
+    """RFC 3339. Without a zone a time means something else to every reader, so it is refused."""
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise GraphQLError(
+            "A time is given as 2026-01-31T12:00:00Z, with its zone.", extensions={"code": ErrorCode.BAD_INPUT.value}
+        )
+    return moment
+
+
 def _text(value: object) -> str:
     if not isinstance(value, str) or not 1 <= len(value) <= 4000:
         raise GraphQLError(
@@ -28,6 +42,12 @@ def _text(value: object) -> str:
 
 
 SCALARS = {
+    datetime: strawberry.scalar(
+        name="DateTime",
+        description="A time with its zone, as RFC 3339 has it: `2026-01-31T12:00:00Z`. Given out in UTC.",
+        serialize=lambda value: value.isoformat(),
+        parse_value=_moment,
+    ),
     BigInt: strawberry.scalar(
         name="BigInt",
         description="A whole number of up to 64 bits, as a JSON number.",

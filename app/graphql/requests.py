@@ -102,4 +102,22 @@ def checked(given: Any) -> Request:
         raise HttpProblem(400, BadInput("`operationName` is not a string.", field="operationName"))
     if given.get("extensions") is not None and not isinstance(given["extensions"], dict):
         raise HttpProblem(400, BadInput("`extensions` is not a JSON object.", field="extensions"))
+    if variables and (place := _with_nul(variables, "")):
+        raise HttpProblem(400, BadInput("Text may not hold the character U+0000: it cannot be stored.", field=place))
     return Request(query, variables or {}, name or None)
+
+
+def _with_nul(value: Any, place: str) -> str | None:
+    """Where among the variables there is a NUL character, which PostgreSQL's text cannot hold."""
+    if isinstance(value, str):
+        return (place or "variables") if "\0" in value else None
+    items: Any = ()
+    if isinstance(value, dict):
+        if any("\0" in name for name in value):
+            return place or "variables"
+        items = value.items()
+    elif isinstance(value, list):
+        items = enumerate(value)
+    return next(
+        (found for name, item in items if (found := _with_nul(item, f"{place}.{name}" if place else str(name)))), None
+    )
