@@ -63,4 +63,7 @@ def _cause(error: GraphQLError) -> BaseException | None:
     cause = error.original_error
     while isinstance(cause, GraphQLError) and cause.original_error is not None:
         cause = cause.original_error
-    return None if isinstance(cause, GraphQLError) else cause
+    if isinstance(cause, GraphQLError):
+        return None
+    # Tortoise wraps what the driver says.
+    return cause.__cause__ if cause and isinstance(cause.__cause__, asyncpg.PostgresError | OSError) else cause

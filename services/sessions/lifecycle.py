@@ -59,8 +59,8 @@ class SessionChanges:
 
 async def create_session(actor: Actor, new: NewSession, *, key: str | None = None) -> SessionRow:
     """Make a session, and send its first message where there is one. Raises BadInput, NotFound, Unavailable."""
-    runtime = _runtime(new.runtime, new.model)
     _check_texts(new.model, new.system_prompt)
+    runtime = _runtime(new.runtime, new.model)
     _check_extra(runtime, new.options)
     title = check_title(new.title, default="Untitled session")
     labels = check_labels(new.labels or {})
@@ -263,7 +263,7 @@ def _check_texts(model: str | None, system_prompt: str | None) -> None:
 
 def _check_extra(runtime: str, options: SessionOptions) -> None:
     """Raises BadInput for options that the runtime does not know: better than leaving them without effect."""
-    if runtime != "claude" and (given := options.claude_options()):
+    if runtime != "claude" and (given := options.for_claude_only()):
         raise BadInput.of_fields(
             [(f"options.{name}", f"Only the runtime claude knows this option, not {runtime}.") for name in given]
         )
