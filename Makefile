@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 PYTHON_OF_VENV := .venv/bin/python
 
-.PHONY: run test lock format bench clean
+.PHONY: run test lock format bench schema migration graphiql clean
 
 # Everything on http://127.0.0.1:8000, with its own database. Ctrl-C stops it.
 run:
@@ -32,6 +32,18 @@ lock: environment-test
 	.venv/bin/uv pip compile --universal --generate-hashes --no-header -q pyproject.toml -o requirements.txt
 	.venv/bin/uv pip compile --universal --generate-hashes --no-header -q pyproject.toml \
 		--extra claude --group dev -c requirements.txt -o requirements-dev.txt
+
+# Writes down the schema as it is served. Look at the difference: clients are written against it.
+schema: environment-test
+	$(PYTHON_OF_VENV) -m app.cli schema > schema.graphql.new && mv schema.graphql.new schema.graphql
+
+# A new migration from what changed in the models: make migration NAME=add_colour_to_teams
+migration: environment-test
+	$(PYTHON_OF_VENV) -m tortoise -c models.migrate.FOR_MAKEMIGRATIONS makemigrations -n $(NAME)
+
+# Builds GraphiQL into app/static/graphiql, which is committed: machines that run the product need no Node.js.
+graphiql: environment-test
+	npm ci --prefix web/graphiql && npm run build --prefix web/graphiql
 
 # Everything that can be made again. The data folder .quarterdeck stays.
 clean:

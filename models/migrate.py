@@ -17,6 +17,9 @@ logger = logging.getLogger(__name__)
 APPEND_ONLY = ("audit_records", "audit_links")
 """Tables whose rows the application may add but never change or remove."""
 
+FOR_MAKEMIGRATIONS = tortoise_config("postgresql:///", pool_size=1, role=None)
+"""Tortoise compares the models with the migrations, not with a database: `make migration`."""
+
 # Any number of processes may start at once; one migrates, the others wait for it.
 _LOCK = 0x5175_6172_7465_7264
 

@@ -285,9 +285,8 @@ class Approval(Model):
 class RuntimeStateRecord(Model):
     """What a session's runtime goes on from; one per session, replaced after each segment."""
 
-    session: Any = fields.OneToOneField(
-        "models.Session", related_name=False, primary_key=True, on_delete=fields.CASCADE
-    )
+    session_id = fields.UUIDField(primary_key=True)
+    """Its foreign key is in the migrations: Tortoise's state of a one-to-one primary key never settles."""
     runtime = fields.CharField(40)
     version = fields.IntField()
     payload = fields.BinaryField()

@@ -558,19 +558,7 @@ class Migration(migrations.Migration):
         ops.CreateModel(
             name="RuntimeStateRecord",
             fields=[
-                (
-                    "session",
-                    fields.OneToOneField(
-                        "models.Session",
-                        source_field="session_id",
-                        primary_key=True,
-                        db_index=True,
-                        db_constraint=True,
-                        to_field="id",
-                        related_name=False,
-                        on_delete=OnDelete.CASCADE,
-                    ),
-                ),
+                ("session_id", fields.UUIDField(primary_key=True, unique=True, db_index=True)),
                 ("runtime", fields.CharField(max_length=40)),
                 ("version", fields.IntField()),
                 ("payload", fields.BinaryField()),

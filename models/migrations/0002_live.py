@@ -48,6 +48,7 @@ FORWARD = [
     """,
     "CREATE INDEX session_changes_order ON session_changes (organization_id, xid, id)",
     "CREATE INDEX session_changes_session ON session_changes (session_id)",
+    "ALTER TABLE runtime_states ADD FOREIGN KEY (session_id) REFERENCES sessions (id) ON DELETE CASCADE",
     # Secrets are found by their hash.
     "CREATE UNIQUE INDEX web_sessions_secret ON web_sessions (secret_hash)",
     "CREATE UNIQUE INDEX access_tokens_secret ON access_tokens (secret_hash)",

@@ -1,0 +1,158 @@
+"""Migrations: an empty database, an existing one, several processes at once, with and without TimescaleDB."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+from tortoise import Tortoise
+from tortoise.migrations.api import migrate as run_migrations
+
+from core import db
+from core.db import APP_ROLE, tortoise_config
+from models.migrate import APPEND_ONLY, FOR_MAKEMIGRATIONS, migrate
+from tests.databases import TestServer
+
+pytestmark = pytest.mark.anyio
+
+FOLDER = Path(__file__).parents[2] / "models" / "migrations"
+
+
+@pytest.fixture
+def empty(postgres: TestServer) -> Iterator[str]:
+    url = postgres.create_database()
+    yield url
+    postgres.drop_database(url)
+
+
+async def applied(url: str) -> list[str]:
+    connection = await asyncpg.connect(url)
+    try:
+        return [row[0] for row in await connection.fetch("SELECT name FROM tortoise_migrations ORDER BY name")]
+    finally:
+        await connection.close()
+
+
+async def test_an_empty_database_gets_everything_and_a_second_time_changes_nothing(empty: str) -> None:
+    told: list[str] = []
+    await migrate(empty, progress=told.append)
+    files = sorted(path.stem for path in FOLDER.glob("0*.py"))
+    assert told == files == await applied(empty)
+    await migrate(empty, progress=told.append)
+    assert told == files
+
+
+async def test_a_database_of_an_earlier_version_is_brought_up_with_its_rows(empty: str) -> None:
+    config = tortoise_config(empty, pool_size=2, role=None)
+    await run_migrations(config=config, app_labels=["models"], target="models.0003_audit")
+    await Tortoise.close_connections()
+    connection = await asyncpg.connect(empty)
+    await connection.execute(
+        "INSERT INTO organizations (id, name, slug, region, created_at) "
+        "VALUES (gen_random_uuid(), 'Old', 'old', 'local', now())"
+    )
+    await connection.execute(
+        "INSERT INTO mcp_servers (id, organization_id, name, description, transport, command, environment_names, "
+        "header_names, stateless, timeout_seconds, created_at) "
+        "SELECT gen_random_uuid(), id, 'time', '', 'STDIO', '{}', '{}', '{}', false, 60, now() FROM organizations"
+    )
+    await connection.close()
+    await migrate(empty)
+    await db.connect(empty, pool_size=2)
+    try:
+        assert await db.fetchval("SELECT count(*) FROM mcp_servers") == 1
+        assert await db.fetchval("SELECT count(*) FROM activity_facts") == 0
+    finally:
+        await db.close()
+
+
+async def test_processes_that_start_together_migrate_once(empty: str) -> None:
+    script = f"import asyncio; from models.migrate import migrate; asyncio.run(migrate({empty!r}, progress=print))"
+    processes = [
+        await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            script,
+            cwd=FOLDER.parents[1],
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        for _ in range(3)
+    ]
+    told = [await process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], told
+    assert sorted(line for out, _ in told for line in out.decode().split()) == await applied(empty)
+
+
+async def test_the_models_are_what_the_migrations_say(tmp_path: Path) -> None:
+    before = set(FOLDER.glob("*.py"))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tortoise",
+        "-c",
+        "models.migrate.FOR_MAKEMIGRATIONS",
+        "makemigrations",
+        "-n",
+        "forgotten",
+        cwd=FOLDER.parents[1],
+        stdout=asyncio.subprocess.PIPE,
+    )
+    said, _ = await process.communicate()
+    made = set(FOLDER.glob("*.py")) - before
+    for path in made:
+        path.unlink()
+    assert not made, f"models have changed without a migration: make migration NAME=… {said.decode()}"
+
+
+async def test_time_series_are_hypertables_where_timescaledb_is(migrated_connection: asyncpg.Connection) -> None:
+    assert await migrated_connection.fetchval("SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'")
+    assert await migrated_connection.fetchval(
+        "SELECT count(*) FROM timescaledb_information.hypertables WHERE hypertable_name = 'activity_facts'"
+    )
+
+
+async def test_without_timescaledb_the_tables_are_plain_and_complete(empty: str) -> None:
+    connection = await asyncpg.connect(empty)
+    await connection.execute("DROP EXTENSION IF EXISTS timescaledb CASCADE")
+    await connection.close()
+    config = tortoise_config(empty, pool_size=2, role=None)
+    await run_migrations(config=config, app_labels=["models"])
+    await Tortoise.close_connections()
+    connection = await asyncpg.connect(empty)
+    try:
+        assert await connection.fetchval("SELECT relkind FROM pg_class WHERE relname = 'activity_facts'") == b"r"
+    finally:
+        await connection.close()
+
+
+async def test_the_application_may_add_to_the_audit_log_and_nothing_else(
+    migrated_connection: asyncpg.Connection,
+) -> None:
+    for table in APPEND_ONLY:
+        for privilege, expected in (
+            ("INSERT", True),
+            ("SELECT", True),
+            ("UPDATE", False),
+            ("DELETE", False),
+            ("TRUNCATE", False),
+        ):
+            has = await migrated_connection.fetchval(
+                "SELECT has_table_privilege($1, $2, $3)", APP_ROLE, table, privilege
+            )
+            assert has is expected, (table, privilege)
+
+
+@pytest.fixture
+async def migrated_connection(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
+
+
+def test_migrations_are_configured_without_a_database() -> None:
+    assert FOR_MAKEMIGRATIONS["apps"]["models"]["migrations"] == "models.migrations"
