@@ -1,0 +1,1 @@
+import{o as e,s as t}from"./index-DL_dWbN0.js";var n={jsonc:{parse:e=>({text:e}),astFormat:`jsonc-text`,locStart:()=>0,locEnd:({text:e})=>e.length}},r={"jsonc-text":{print({node:{text:n}}){return e(n,t(n,void 0,{tabSize:2,insertSpaces:!0}))}}};export{n as parsers,r as printers};
