@@ -11,6 +11,8 @@ run:
 
 # Lint, types, import order, and all tests against real servers.
 test: export PATH := $(CURDIR)/.tools/bin:$(PATH)
+# The Node.js that Playwright brings needs a library which small systems lack.
+test: export PLAYWRIGHT_NODEJS_PATH := $(CURDIR)/.tools/bin/node
 test: environment-test
 	$(PYTHON_OF_VENV) -m tests.tools
 	$(PYTHON_OF_VENV) -m ruff check .
