@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
@@ -12,7 +13,7 @@ from uuid import UUID
 from core import db
 from core.bus import BusMessage
 from core.errors import QuarterdeckError
-from core.ids import encode, new_id
+from core.ids import encode
 from core.permissions import Actor, ActorKind, Role, permissions_of
 from integrations.agents.base import (
     Decision,
@@ -99,7 +100,7 @@ class RunExecutor:
             with suppress(Fenced):
                 await recorder.broke(RunStatus.FAILED, error.code.value, error.message)
         except Exception:
-            error_id = encode("run", new_id())
+            error_id = f"err_{secrets.token_hex(8)}"
             logger.exception("Run %s failed (errorId %s).", encode("run", run["id"]), error_id)
             with suppress(Fenced):
                 await recorder.broke(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,11 +11,13 @@ _LARGEST_INTEGER = 2**63
 
 
 def storable(value: Any, _level: int = 0) -> Any:
-    """The value without what cannot be stored: NUL and lone surrogates become U+FFFD, integers over 64 bits and what
-    lies more than 100 levels deep become text."""
+    """The value without what cannot be stored: NUL and lone surrogates become U+FFFD, integers over 64 bits,
+    infinite numbers and what lies more than 100 levels deep become text."""
     if isinstance(value, str):
         return _text(value)
-    if isinstance(value, bool | float) or value is None:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, bool) or value is None:
         return value
     if isinstance(value, int):
         return value if -_LARGEST_INTEGER <= value < _LARGEST_INTEGER else str(value)
