@@ -1,0 +1,1 @@
+"""What the product is compared with: programs that answer the same questions on the same database."""

@@ -1,0 +1,131 @@
+"""The processes of a bench: started, measured by what /proc says of them, and ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+ROOT = Path(__file__).parents[1]
+START_SECONDS = 60.0
+STOP_SECONDS = 20.0
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class NotStarted(Exception):
+    """A process of the bench did not come up; the message has the end of its log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server of the bench."""
+
+    name: str
+    port: int
+    pid: int
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def started(
+    name: str, command: list[str], environment: dict[str, str], folder: Path, *, port: int | None = None
+) -> Iterator[Running]:
+    """A process, ready to answer where it has a port, and ended with everything it started when the context is left."""
+    log = folder / f"{name.replace(' ', '-')}.log"
+    kept = {key: os.environ[key] for key in ("PATH", "HOME", "LANG") if key in os.environ}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, env=kept | environment, cwd=ROOT, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        if port is not None:
+            _wait_for(name, process, port, log)
+        yield Running(name, port or 0, process.pid)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+def python(*arguments: str) -> list[str]:
+    """A command of this interpreter."""
+    return [sys.executable, "-m", *arguments]
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of a process so far, with that of its ended children."""
+    return sum(_times(pid))
+
+
+def cpu_seconds_of_tree(pid: int) -> float:
+    """CPU time of a process and its children: a database server has a process per connection.
+
+    A child that ends is counted by its parent as soon as the parent has waited for it.
+    """
+    return sum(_times(pid)) + sum(sum(_times(child)) for child in _children(pid))
+
+
+def resident_bytes(pid: int) -> int:
+    """Memory of a process that is in RAM."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise ProcessLookupError(pid)
+
+
+def database_pid(data_folder: Path) -> int:
+    """The postmaster of a data folder."""
+    return int((data_folder / "postmaster.pid").read_text().splitlines()[0])
+
+
+def _times(pid: int) -> list[float]:
+    try:
+        # The command's name, in parentheses, may hold anything.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return [0.0]
+    return [int(value) / _TICKS for value in fields[11:15]]
+
+
+def _children(pid: int) -> list[int]:
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if int(fields[1]) == pid:
+                found.append(int(folder.name))
+    return found
+
+
+def _wait_for(name: str, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2) as response:
+                if response.status == 200:
+                    return
+        except (URLError, OSError):
+            time.sleep(0.1)
+    raise NotStarted(f"{name} did not start:\n{log.read_text(errors='replace')[-2000:]}")
