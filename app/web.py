@@ -78,11 +78,12 @@ def connecting(
 
 
 class _Static(StaticFiles):
-    """Files whose names change with their content never need to be asked for again."""
+    """Files with a hash in their name never need to be asked for again."""
 
     def file_response(self, *args, **kwargs) -> Response:  # type: ignore[no-untyped-def]
         response = super().file_response(*args, **kwargs)
-        response.headers["cache-control"] = "public, max-age=31536000, immutable"
+        hashed = "/assets/" in str(args[0])
+        response.headers["cache-control"] = "public, max-age=31536000, immutable" if hashed else "no-cache"
         response.headers["x-content-type-options"] = "nosniff"
         return response
 

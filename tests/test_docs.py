@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 
 from click.testing import CliRunner
+from graphql import build_schema, parse, validate
 
 from app.cli import main
 from core.settings import Settings
@@ -64,3 +65,11 @@ def test_every_command_explains_itself() -> None:
             walk([*path, name], inner)
 
     walk([], main)
+
+
+def test_every_operation_that_the_documents_suggest_is_valid() -> None:
+    schema = build_schema((ROOT / "schema.graphql").read_text())
+    suggested = re.findall(r"`((?:\{ |mutation |subscription )[^`]+)`", (ROOT / "docs/features.md").read_text())
+    assert len(suggested) > 10
+    for operation in suggested:
+        assert validate(schema, parse(operation)) == [], operation

@@ -8,12 +8,11 @@ from starlette.responses import HTMLResponse, Response
 
 STATIC = Path(__file__).parent.parent / "static"
 
-# Everything comes from our own host; Monaco's editors style themselves and run workers.
+# Everything comes from our own host; the editor styles itself and runs its workers.
 POLICY = (
-    "default-src 'self'; script-src 'self'; worker-src 'self' blob:; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data:; font-src 'self' data:; connect-src 'self' ws: wss:; "
-    "frame-ancestors 'none'; base-uri 'none'; "
-    "form-action 'self'; object-src 'none'"
+    "default-src 'none'; script-src 'self'; worker-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; font-src 'self'; connect-src 'self'; form-action 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'"
 )
 
 
