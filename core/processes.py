@@ -24,6 +24,7 @@ async def spawn(
 ) -> Process:
     """Start a program as leader of its own process group, with exactly this environment and piped output.
 
+    Call it from a thread that lives as long as the program may: sandboxed ones die with the thread that started them.
     Raises OSError where it cannot be started.
     """
     return await asyncio.create_subprocess_exec(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from decimal import Decimal
@@ -17,11 +16,8 @@ from claude_agent_sdk import (
     ClaudeSDKClient,
     ClaudeSDKError,
     HookMatcher,
-    PermissionResultAllow,
-    PermissionResultDeny,
     ResultMessage,
     StreamEvent,
-    ToolPermissionContext,
 )
 
 from core.processes import to_the_end
@@ -37,24 +33,21 @@ from integrations.agents.base import (
     TextDelta,
     TextEnded,
     TextStarted,
-    ToolCall,
     Usage,
     UserInput,
-    Verdict,
 )
 from integrations.agents.claude import ClaudeMemory
+from integrations.agents.claude_gate import Gate
 from integrations.agents.claude_options import ClaudeOptions
 from integrations.agents.claude_process import ClaudeProcess
-from integrations.agents.claude_tools import UNUSABLE, BridgedTools, to_result
+from integrations.agents.claude_tools import UNUSABLE, BridgedTools
 from integrations.agents.redaction import redacted
 from integrations.agents.tools.toolbox import Toolbox
-from integrations.mcp.results import failure
 from integrations.sandbox.base import Sandbox
 
 _MAX_LINE_BYTES = 64 * 1024 * 1024
 _INTERRUPT_SECONDS = 5.0
 _BUDGET_USED = "The session's budget is used up."
-_ANOTHER_WAITS = "Another call of this turn waits for a human's decision. Make this call again after it."
 
 
 class ClaudeSession:
@@ -79,7 +72,7 @@ class ClaudeSession:
         self._sandbox = sandbox
         self._options = options
         self._client: ClaudeSDKClient | None = None
-        self._gate: _Gate | None = None
+        self._gate: Gate | None = None
         self._interrupted = asyncio.Event()
         self._process: ClaudeProcess | None = None
         self._idle = asyncio.Event()
@@ -125,7 +118,7 @@ class ClaudeSession:
         try:
             process.restore(self._memory.transcripts)
             bridged = BridgedTools(await self._toolbox.tools())
-            gate = self._gate = _Gate(self._hooks, bridged, decisions, self._settings.max_tool_result_bytes)
+            gate = self._gate = Gate(self._hooks, bridged, decisions, self._settings.max_tool_result_bytes)
             self._client = client = ClaudeSDKClient(self._claude_options(process, bridged, gate))
             try:
                 await client.connect()
@@ -176,7 +169,7 @@ class ClaudeSession:
                 pending.cancel()
                 await asyncio.wait({pending})
 
-    def _claude_options(self, process: ClaudeProcess, bridged: BridgedTools, gate: _Gate) -> ClaudeAgentOptions:
+    def _claude_options(self, process: ClaudeProcess, bridged: BridgedTools, gate: Gate) -> ClaudeAgentOptions:
         config, extra = self._config, self._options
         prompt: Any = config.system_prompt
         if prompt is None:
@@ -226,7 +219,7 @@ class ClaudeSession:
             waiting = deferred.name if deferred is not None else None
             self._memory = ClaudeMemory(session_id, transcripts, waiting, self._memory.total)
 
-    def _ended(self, result: ResultMessage | None, gate: _Gate, requests: int, trouble: str) -> RunEnded:
+    def _ended(self, result: ResultMessage | None, gate: Gate, requests: int, trouble: str) -> RunEnded:
         usage = self._usage(result, requests)
         state = self._memory.state() if self._memory.session_id is not None else None
         if result is not None and result.deferred_tool_use is not None:
@@ -259,85 +252,6 @@ class ClaudeSession:
             cost_usd=cost,
             cost_source=None if cost is None else "price_table",
         )
-
-
-class _Gate:
-    """Puts every tool call of Claude Code before the service's hooks."""
-
-    def __init__(self, hooks: Hooks, bridged: BridgedTools, decisions: Mapping[str, Decision], max_bytes: int) -> None:
-        self._hooks = hooks
-        self._bridged = bridged
-        self._decisions = decisions
-        self._max_bytes = max_bytes
-        self._turn = asyncio.Lock()
-        self._running: dict[str, tuple[ToolCall, float]] = {}
-        self._waiting: str | None = None
-
-    async def before(self, given: Mapping[str, Any], tool_use_id: str | None, context: Any) -> dict[str, Any]:
-        """PreToolUse."""
-        call = self._call(given["tool_name"], given["tool_input"], given["tool_use_id"], given.get("agent_id"))
-        async with self._turn:
-            if self._waiting is not None:
-                await self._hooks.rejected_tool(call, failure("tool", _ANOTHER_WAITS))
-                return _answer("deny", _ANOTHER_WAITS)
-            decision = self._decisions.get(call.id) or await self._hooks.before_tool(call)
-            match decision.verdict:
-                case Verdict.ASK:
-                    self._waiting = call.id
-                    return _answer("defer", decision.reason)
-                case Verdict.DENY:
-                    return _answer("deny", f"Denied: {decision.reason or 'no reason was given'}")
-        return _answer("allow", decision.reason, self._start(call, decision))
-
-    async def permit(
-        self, name: str, arguments: dict[str, Any], context: ToolPermissionContext
-    ) -> PermissionResultAllow | PermissionResultDeny:
-        """What Claude Code asks about on its own: a call that waited for a decision, or what no rule of its allows."""
-        call_id = context.tool_use_id or ""
-        if call_id in self._running:
-            return PermissionResultAllow()
-        decision = self._decisions.get(call_id)
-        if decision is None:
-            return PermissionResultDeny(message="This call needs a human's decision, which cannot be waited for here.")
-        if decision.verdict is not Verdict.ALLOW:
-            return PermissionResultDeny(message=f"Denied: {decision.reason or 'no reason was given'}")
-        call = self._call(name, arguments, call_id, context.agent_id)
-        return PermissionResultAllow(updated_input=self._start(call, decision) or arguments)
-
-    async def after(self, given: Mapping[str, Any], tool_use_id: str | None, context: Any) -> dict[str, Any]:
-        """PostToolUse and PostToolUseFailure."""
-        call, started = self._running.pop(given["tool_use_id"], (None, 0.0))
-        if call is None:
-            return {}
-        failed = given["hook_event_name"] == "PostToolUseFailure"
-        took = given.get("duration_ms")
-        result = to_result(
-            given["error"] if failed else given["tool_response"],
-            is_error=failed,
-            duration_ms=round(took if took is not None else (time.perf_counter() - started) * 1000),
-            max_bytes=self._max_bytes,
-        )
-        changed = await self._hooks.after_tool(call, result)
-        if changed is result or failed or not given["tool_name"].startswith("mcp__"):
-            return {}
-        output = [dict(block) for block in changed.content]
-        return {"hookSpecificOutput": {"hookEventName": "PostToolUse", "updatedToolOutput": output}}
-
-    async def abandon(self) -> None:
-        """Tell the hooks of calls that were cut off."""
-        running, self._running = self._running, {}
-        for call, _ in running.values():
-            await self._hooks.after_tool(call, failure("cancelled", "Cancelled before it was done."))
-
-    def _start(self, call: ToolCall, decision: Decision) -> dict[str, Any] | None:
-        """Note that a call runs; the arguments it runs with where a human changed them."""
-        arguments = None if decision.arguments is None else dict(decision.arguments)
-        self._running[call.id] = (call, time.perf_counter())
-        return arguments
-
-    def _call(self, name: str, arguments: Mapping[str, Any], call_id: str, agent_id: str | None) -> ToolCall:
-        annotations = self._bridged.annotations(name)
-        return ToolCall(call_id, self._bridged.name(name), dict(arguments), agent_id, annotations)
 
 
 class _Speech:
@@ -376,15 +290,6 @@ class _Speech:
         told: list[RuntimeEvent] = [TextEnded(message_id) for message_id in self._open.values()]
         self._open.clear()
         return told
-
-
-def _answer(decision: str, reason: str | None, arguments: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    output: dict[str, Any] = {"hookEventName": "PreToolUse", "permissionDecision": decision}
-    if reason:
-        output["permissionDecisionReason"] = reason
-    if arguments is not None:
-        output["updatedInput"] = dict(arguments)
-    return {"hookSpecificOutput": output}
 
 
 def _explain(result: ResultMessage) -> tuple[str, str]:

@@ -33,6 +33,8 @@ from core.errors import BadInput
 
 MAX_STEPS = 200
 MAX_SAVED_CHARACTERS = 64 * 1024
+_MAX_DEPTH = 50
+_MAX_NODES = 20_000
 
 _REFERENCE = re.compile(r"\{\{\s*([A-Za-z_]\w*)((?:\.\w+|\[\d+\])*)\s*\}\}")
 _PART = re.compile(r"\.(\w+)|\[(\d+)\]")
@@ -183,10 +185,7 @@ def _playbook(text: str) -> Script:
 
 def _load(text: str) -> Any:
     try:
-        # Aliases make a few lines into gigabytes.
-        for event in yaml.parse(text, Loader=yaml.CSafeLoader):
-            if isinstance(event, yaml.AliasEvent):
-                raise BadInput(f"Playbooks have no YAML aliases, such as *{event.anchor}.", field="text")
+        _check_size(text)
         return yaml.load(text, Loader=yaml.CSafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
@@ -194,6 +193,17 @@ def _load(text: str) -> Any:
         raise BadInput(f"The playbook is not valid YAML: {error.problem}{where}.", field="text") from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise BadInput(f"The playbook is not valid YAML: {error}.", field="text") from None
+
+
+def _check_size(text: str) -> None:
+    """Refuse what would take long to build: aliases, which make a few lines into gigabytes, and deep nesting."""
+    depth = 0
+    for count, event in enumerate(yaml.parse(text, Loader=yaml.CSafeLoader)):
+        if isinstance(event, yaml.AliasEvent):
+            raise BadInput(f"Playbooks have no YAML aliases, such as *{event.anchor}.", field="text")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_DEPTH or count > _MAX_NODES:
+            raise BadInput("The playbook is nested too deeply, or has too many parts.", field="text")
 
 
 class _Checker:

@@ -25,11 +25,6 @@ MCP_SERVER = Path(__file__).parent.parent / "fakes" / "mcp_server.py"
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return Settings(
         home=tmp_path / "data",

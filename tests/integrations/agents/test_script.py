@@ -149,7 +149,8 @@ async def test_servers_that_do_not_start_are_named(
         ("playbook: x\nsteps: [{tool: b, expect: {contain: a}}]", "steps[0].expect.contain"),
         ("playbook: x\nsteps: [{tool: b, arguments: {on: 2026-01-01}}]", "quote dates"),
         ("playbook: x\nvariables: &a {b: 1}\nsteps: [{say: x}, *a]", "aliases"),
-        ("playbook: " + "[" * 50_000, "not valid YAML"),
+        ("playbook: " + "[" * 50_000, "nested too deeply"),
+        ("playbook: x\nsteps: [" + "a, " * 50_000 + "]", "too many parts"),
     ],
 )
 @pytest.mark.anyio

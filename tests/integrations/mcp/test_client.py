@@ -243,16 +243,6 @@ async def test_inspection(pool: ServerPool, spec: MakeSpec) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_pinned_version_that_the_server_does_not_speak(pool: ServerPool, spec: MakeSpec) -> None:
-    old = spec(command=["mcp-server-time"], protocol_version="2026-07-28")
-    seen = await pool.inspect(spec(command=["mcp-server-time"]), organization_id=ORGANIZATION, environment={})
-    if seen.protocol_version == "2026-07-28":
-        pytest.skip("the server speaks both versions")
-    with pytest.raises(McpUnavailable, match="not 2026-07-28"):
-        await pool.inspect(old, organization_id=ORGANIZATION, environment={})
-
-
-@pytest.mark.anyio
 async def test_stateful_servers_are_never_shared(pool: ServerPool, spec: MakeSpec, workspace: Path) -> None:
     registered = spec()
     one, two = (
