@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
 import strawberry
 
 from core.paging import Page
+from core.permissions import Actor
+from schema.fields import nested
 
 T = TypeVar("T")
 
@@ -21,16 +23,47 @@ class PageInfo:
     has_previous_page: bool = strawberry.field(
         description="Whether there are some before; true where `after` was given."
     )
-    start_cursor: str | None = strawberry.field(description="Cursor of the first edge.")
-    end_cursor: str | None = strawberry.field(
-        description="Cursor of the last edge: pass it as `after` for the next page."
-    )
+
+    @strawberry.field(description="Cursor of the first edge.")
+    def start_cursor(self) -> str | None:
+        page = _page(self)
+        return page.cursor_of(page.rows[0]) if page.rows else None
+
+    @strawberry.field(description="Cursor of the last edge: pass it as `after` for the next page.")
+    def end_cursor(self) -> str | None:
+        page = _page(self)
+        return page.cursor_of(page.rows[-1]) if page.rows else None
+
+
+class _Place(NamedTuple):
+    """A row in its page: what an edge is made of. Its cursor is made only where it is asked for."""
+
+    node: Any
+    page: Page[Any]
 
 
 @strawberry.type(description="One element of a page, with its place in the list.")
 class Edge(Generic[T]):
-    cursor: str = strawberry.field(description="The element's place in the list.")
-    node: T = strawberry.field(description="The element.")
+    @strawberry.field(description="The element's place in the list.")
+    def cursor(self) -> str:
+        place: Any = self
+        return place.page.cursor_of(place.node)  # type: ignore[no-any-return]
+
+    @strawberry.field(description="The element.")
+    def node(self) -> T:
+        place: Any = self
+        return place.node  # type: ignore[no-any-return]
+
+
+async def _counts(actor: Actor, pages: Sequence[Page[Any]], args: dict[str, Any]) -> list[Any]:
+    """The whole lists' lengths. Those of siblings are counted together by the first (core.paging.SharedCount)."""
+    counts: list[Any] = []
+    for page in pages:
+        try:
+            counts.append(await page.count())
+        except Exception as error:
+            counts.append(error)
+    return counts
 
 
 @strawberry.type(description="A page of a list.")
@@ -38,7 +71,7 @@ class Connection(Generic[T]):
     @strawberry.field(description="The elements with their cursors.")
     def edges(self) -> list[Edge[T]]:
         page = _page(self)
-        return [Edge(cursor=page.cursor_of(row), node=row) for row in page.rows]
+        return [_Place(row, page) for row in page.rows]
 
     @strawberry.field(description="The elements.")
     def nodes(self) -> list[T]:
@@ -46,17 +79,11 @@ class Connection(Generic[T]):
 
     @strawberry.field(description="Where the page stands in the list.")
     def page_info(self) -> PageInfo:
-        page = _page(self)
-        return PageInfo(
-            has_next_page=page.has_next_page,
-            has_previous_page=page.has_previous_page,
-            start_cursor=page.cursor_of(page.rows[0]) if page.rows else None,
-            end_cursor=page.cursor_of(page.rows[-1]) if page.rows else None,
-        )
+        return self
 
-    @strawberry.field(description="How many there are in the whole list; counted only when asked for.")
-    async def total_count(self) -> int:
-        return await _page(self).count()
+    @nested(_counts)
+    def total_count(self) -> int:
+        """How many there are in the whole list; counted only when asked for."""
 
 
 def whole(rows: Sequence[Any]) -> Page[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Any
 
@@ -37,7 +38,8 @@ class Context:
         loader = self._loaders.get(key)
         if loader is None:
             loader = self._loaders[key] = _Batch(self.actor, function, args)
-        return loader.load(parent)  # type: ignore[no-any-return]
+        # Siblings of a field that failed are cancelled; the batch is not theirs alone.
+        return asyncio.shield(loader.load(parent))
 
     def forget(self) -> None:
         """Read afresh from here on: each event of a subscription, each mutation of a document."""

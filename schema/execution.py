@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -17,19 +17,24 @@ from graphql import (
     GraphQLSchema,
     OperationDefinitionNode,
     OperationType,
+    StringValueNode,
+    Visitor,
     execute,
     get_operation_ast,
     parse,
     specified_rules,
     subscribe,
     validate,
+    visit,
 )
 
 from core.errors import BadInput, QuarterdeckError
 from core.settings import Settings
+from executor import Plans, Unsupported
 from schema.context import Context
 from schema.errors import as_graphql, formatted
 from schema.limits import check_size
+from schema.plans import outline_of
 
 Body = dict[str, Any]
 
@@ -57,8 +62,14 @@ class Refused(Exception):  # noqa: N818  (it is an answer, not a failure)
 class Graph:
     """The schema, and the documents it knows."""
 
-    def __init__(self, schema: GraphQLSchema, settings: Settings) -> None:
+    def __init__(self, schema: GraphQLSchema, settings: Settings, *, plans: bool = False) -> None:
+        """With `plans` false everything is executed by graphql-core: the reference that plans are compared with."""
         self._schema, self._settings = schema, settings
+        self._plans = Plans(schema, outline_of(schema)) if plans else None
+        self.fallbacks: Counter[str] = Counter()
+        """How many operations plans did not support, by reason."""
+        self.planned = 0
+        """How many operations were executed by plans."""
         self._documents: OrderedDict[str, DocumentNode] = OrderedDict()
         self._characters = 0
 
@@ -75,14 +86,7 @@ class Graph:
                     BadInput("Subscriptions come over a WebSocket (graphql-transport-ws), or as text/event-stream.")
                 )
             )
-        result = execute(
-            self._schema,
-            document,
-            context_value=context,
-            variable_values=request.variables,
-            operation_name=request.operation_name,
-        )
-        return _body(await result if isawaitable(result) else result)
+        return _body(await self._execute(request, document, operation, context))
 
     async def stream(self, request: Request, context: Context) -> AsyncGenerator[Body, None]:
         """The responses to a subscription, or the one response to anything else; raises Refused before the first."""
@@ -108,6 +112,26 @@ class Graph:
                 raise
             except Exception as error:
                 raise Refused({"errors": formatted([GraphQLError(str(error), original_error=error)])}) from None
+
+    async def _execute(
+        self, request: Request, document: DocumentNode, operation: OperationDefinitionNode, context: Context
+    ) -> ExecutionResult:
+        if self._plans is not None:
+            try:
+                result = await self._plans.execute(request.query, document, operation, request.variables, context)
+            except Unsupported as unsupported:
+                self.fallbacks[unsupported.reason] += 1
+            else:
+                self.planned += 1
+                return result
+        found = execute(
+            self._schema,
+            document,
+            context_value=context,
+            variable_values=request.variables,
+            operation_name=request.operation_name,
+        )
+        return await found if isawaitable(found) else found
 
     def _prepare(self, request: Request) -> tuple[DocumentNode, OperationDefinitionNode]:
         document = self._documents.get(request.query)
@@ -139,6 +163,8 @@ class Graph:
             raise Refused({"errors": formatted([error])}) from None
         except RecursionError:
             raise Refused(_refusal(BadInput("The document is nested too deeply to be read."))) from None
+        if "\0" in text or "\\u" in text:
+            visit(document, _NoNul())
         if problems := validate(self._schema, document, specified_rules, max_errors=20):
             raise Refused({"errors": formatted(problems)})
         self._documents[text] = document
@@ -147,6 +173,14 @@ class Graph:
             dropped, _ = self._documents.popitem(last=False)
             self._characters -= len(dropped)
         return document
+
+
+class _NoNul(Visitor):
+    """Refuses texts in the document that the database cannot hold; those in variables are refused at the door."""
+
+    def enter_string_value(self, node: StringValueNode, *_: Any) -> None:
+        if "\0" in node.value:
+            raise Refused(_refusal(BadInput("Text may not hold the character U+0000: it cannot be stored.")))
 
 
 def _body(result: ExecutionResult, *, with_data: bool = True) -> Body:

@@ -58,9 +58,10 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Nested:
-    """A field's batch function."""
+    """A field's batch function, and the defaults of its arguments."""
 
     function: BatchFunction
+    defaults: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,7 @@ def entity(row: type[Row]) -> Callable[[type[T]], type[T]]:
     def decorate(cls: type[T]) -> type[T]:
         kind = cls.__name__
         cls.is_type_of = classmethod(lambda _, value, info: isinstance(value, row))  # type: ignore[attr-defined]
+        cls.__row__ = row  # type: ignore[attr-defined]
         cls.__annotations__["id"] = strawberry.ID
         cls.id = column(  # type: ignore[attr-defined]
             f"Identifier, `{PREFIXES[kind]}_…`.", name="id", show=_shower(kind)
@@ -117,6 +119,11 @@ def entity(row: type[Row]) -> Callable[[type[T]], type[T]]:
         return strawberry.type(cls, description=_doc(cls))
 
     return decorate
+
+
+def row_of(cls: type) -> type[Row] | None:
+    """The class of an entity's rows; None for other types."""
+    return cls.__dict__.get("__row__")
 
 
 def column(description: str, *, name: str | None = None, show: Callable[[Any], Any] | None = None) -> Any:
@@ -154,7 +161,7 @@ def nested(function: BatchFunction) -> Decorator:
         return strawberry.field(
             _with_signature(resolver, declaration, [self_, info.replace(annotation=Info), *parameters]),
             description=_doc(declaration),
-            metadata={"nested": Nested(function)},
+            metadata={"nested": Nested(function, defaults)},
         )
 
     return decorate

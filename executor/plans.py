@@ -1,0 +1,230 @@
+"""Plans by document and operation, bounded by what they weigh."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Any
+
+from graphql import (
+    DirectiveNode,
+    DocumentNode,
+    ExecutionResult,
+    FieldNode,
+    FragmentDefinitionNode,
+    GraphQLError,
+    GraphQLObjectType,
+    GraphQLSchema,
+    Node,
+    OperationDefinitionNode,
+    OperationType,
+    Undefined,
+    VariableNode,
+    Visitor,
+    default_field_resolver,
+    visit,
+)
+from graphql.execution.collect_fields import FieldDetails, FragmentDetails, collect_fields, collect_subfields
+from graphql.execution.values import VariableValues
+
+from executor.fields import Field, Selection
+from executor.inputs import Variables
+from executor.run import Run
+from executor.sources import Outline
+
+LARGEST_WEIGHT = 200_000
+"""Fields of all plans together; each takes about 2 KiB."""
+MOST_VARIANTS = 8
+"""Ways of one operation's @skip and @include that are kept."""
+
+
+class Unsupported(Exception):
+    """The operation is for graphql-core; `reason` is a short name for the metrics. Nothing has been executed."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Plans:
+    """The plans of one schema."""
+
+    def __init__(self, schema: GraphQLSchema, outline: Outline, *, largest_weight: int = LARGEST_WEIGHT) -> None:
+        self._schema, self._outline, self._largest = schema, outline, largest_weight
+        self._known: OrderedDict[tuple[str, str | None], Plan] = OrderedDict()
+        self._weights: dict[tuple[str, str | None], int] = {}
+        self._weight = 0
+
+    async def execute(
+        self,
+        text: str,
+        document: DocumentNode,
+        operation: OperationDefinitionNode,
+        variables: dict[str, Any],
+        context: Any,
+        root: Any = None,
+    ) -> ExecutionResult:
+        """The result of a validated operation; `text` is the document's. Raises Unsupported."""
+        key = (text, operation.name.value if operation.name else None)
+        plan = self._known.get(key)
+        if plan is None:
+            plan = self._known[key] = Plan(self._schema, document, operation, self._outline)
+            self._weights[key] = 0
+        else:
+            self._known.move_to_end(key)
+        try:
+            return await plan.execute(variables, context, root)
+        finally:
+            self._weigh(key, plan)
+
+    @property
+    def weight(self) -> int:
+        """Fields of all plans that are kept."""
+        return self._weight
+
+    def _weigh(self, key: tuple[str, str | None], plan: Plan) -> None:
+        """Plans grow as parts of them are first needed."""
+        known = self._weights.get(key)
+        if known is None or known == plan.weight:
+            return
+        self._weights[key] = plan.weight
+        self._weight += plan.weight - known
+        while self._weight > self._largest and len(self._known) > 1:
+            dropped, _ = self._known.popitem(last=False)
+            self._weight -= self._weights.pop(dropped)
+
+
+class Plan:
+    """One operation of one document."""
+
+    def __init__(
+        self, schema: GraphQLSchema, document: DocumentNode, operation: OperationDefinitionNode, outline: Outline
+    ) -> None:
+        self._schema, self._operation, self._outline = schema, operation, outline
+        self.fragments = {
+            node.name.value: node for node in document.definitions if isinstance(node, FragmentDefinitionNode)
+        }
+        self._unsupported = _reason(operation, self.fragments)
+        self._variables = Variables(schema, operation.variable_definitions or ())
+        self._conditions = tuple(dict.fromkeys(_conditions([operation, *self.fragments.values()])))
+        self._variants: dict[tuple[Any, ...], Variant] = {}
+
+    @property
+    def weight(self) -> int:
+        """About as many fields as the plan takes memory of."""
+        return 10 + len(self.fragments) + sum(variant.weight for variant in self._variants.values())
+
+    async def execute(self, variables: dict[str, Any], context: Any, root: Any) -> ExecutionResult:
+        """Raises Unsupported."""
+        if self._unsupported is not None:
+            raise Unsupported(self._unsupported)
+        values = self._variables.coerce(variables)
+        if isinstance(values, list):
+            return ExecutionResult(None, values)
+        run = Run(self._variant(values), values, context, root)
+        return await run.result()
+
+    def _variant(self, values: VariableValues) -> Variant:
+        key = tuple([values.coerced.get(name, Undefined) for name in self._conditions])
+        found = self._variants.get(key)
+        if found is None:
+            if any(value is not True and value is not False for value in key):
+                # Which selections have this error depends on what is reached.
+                raise Unsupported("condition_null")
+            if len(self._variants) >= MOST_VARIANTS:
+                self._variants.pop(next(iter(self._variants)))
+            found = self._variants[key] = Variant(
+                self._schema,
+                self._operation,
+                self.fragments,
+                VariableValues({}, dict(zip(self._conditions, key, strict=True))),
+                self._outline,
+            )
+        return found
+
+
+class Variant:
+    """An operation with its conditions decided. What is asked at each place is worked out when it is first reached."""
+
+    default_resolver = staticmethod(default_field_resolver)
+
+    def __init__(
+        self,
+        schema: GraphQLSchema,
+        operation: OperationDefinitionNode,
+        fragments: dict[str, FragmentDefinitionNode],
+        conditions: VariableValues,
+        outline: Outline,
+    ) -> None:
+        self.schema, self.operation, self.fragments, self.outline = schema, operation, fragments, outline
+        self._conditions = conditions
+        self._selections: dict[tuple[Field, GraphQLObjectType], Selection] = {}
+        self.weight = 0
+        self.serial = operation.operation is OperationType.MUTATION
+        type_ = schema.get_root_type(operation.operation)
+        if type_ is None:
+            raise GraphQLError(f"Schema is not configured to execute {operation.operation.value} operation.", operation)
+        details = {name: FragmentDetails(node) for name, node in fragments.items()}
+        self._fragment_details = details
+        found = collect_fields(schema, details, conditions, type_, operation)
+        self.root = self._selection_of(type_, found.grouped_field_set)
+
+    def selection(self, field: Field, type_: GraphQLObjectType, details: list[FieldDetails]) -> Selection:
+        """What is asked of a field's values of this type."""
+        known = self._selections.get((field, type_))
+        if known is None:
+            found = collect_subfields(
+                self.schema, self._fragment_details, self._conditions, self.operation, type_, details
+            )
+            known = self._selections[field, type_] = self._selection_of(type_, found.grouped_field_set)
+        return known
+
+    def _selection_of(self, type_: GraphQLObjectType, grouped: dict[str, list[FieldDetails]]) -> Selection:
+        fields = []
+        for key, details in grouped.items():
+            definition = self.schema.get_field(type_, details[0].node.name.value)
+            if definition is not None:
+                fields.append(Field(self, key, details, type_, definition))
+        self.weight += 1 + len(fields)
+        return Selection(type_, fields, self.outline)
+
+
+def _reason(operation: OperationDefinitionNode, fragments: dict[str, FragmentDefinitionNode]) -> str | None:
+    if operation.directives:
+        return "operation_directive"
+    looking = _Introspection()
+    for node in [operation, *fragments.values()]:
+        visit(node, looking)
+    return "introspection" if looking.found else None
+
+
+class _Introspection(Visitor):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = False
+
+    def enter_field(self, node: FieldNode, *args: Any) -> None:
+        if node.name.value in ("__schema", "__type"):
+            self.found = True
+
+
+def _conditions(nodes: list[Node]) -> Iterator[str]:
+    """The variables that decide on @skip and @include."""
+    looking = _Conditions()
+    for node in nodes:
+        visit(node, looking)
+    return iter(looking.names)
+
+
+class _Conditions(Visitor):
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def enter_directive(self, node: DirectiveNode, *args: Any) -> None:
+        if node.name.value in ("skip", "include"):
+            self.names += [
+                argument.value.name.value
+                for argument in node.arguments or ()
+                if isinstance(argument.value, VariableNode)
+            ]

@@ -1,0 +1,62 @@
+"""Where a field's values come from. The executor asks an `Outline`, which whoever declares the schema provides."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from graphql import GraphQLField, GraphQLObjectType
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A column of a row or an attribute of an object, and how its value is shown (None is never shown)."""
+
+    name: str
+    show: Callable[[Any], Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A function of the parent alone: pure, and not async."""
+
+    function: Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One call for all parents of a level: `(context, parents, args) -> results in parents' order`.
+
+    An exception among the results is that parent's error. `convert` makes the function's arguments of the coerced
+    ones, once for all parents.
+    """
+
+    function: Callable[[Any, Sequence[Any], dict[str, Any]], Awaitable[Sequence[Any]]]
+    convert: Callable[[dict[str, Any]], dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Resolve:
+    """The field's own resolver as graphql-core calls it: `(parent, info, **args)`, for each parent."""
+
+
+Source = Read | Call | Batch | Resolve
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What a schema says of its values, beyond what graphql-core knows."""
+
+    source: Callable[[GraphQLField], Source] = lambda field: Resolve()
+    class_of: Callable[[GraphQLObjectType], type | None] = lambda type_: None
+    """The class whose instances, and no others, are of this type; None where `is_type_of` has to be asked."""
+    rows: tuple[type, ...] = ()
+    """Classes whose values are read as items (`row["name"]`) and not as attributes."""
+
+    def read(self, source: Any, name: str) -> Any:
+        """A value of a parent."""
+        if isinstance(source, self.rows):
+            row: Any = source
+            return row[name]
+        return getattr(source, name)
