@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from graphql import (
     FieldNode,
     GraphQLField,
     GraphQLObjectType,
+    default_field_resolver,
     default_type_resolver,
     get_named_type,
     is_abstract_type,
@@ -17,7 +19,7 @@ from graphql import (
     is_non_null_type,
 )
 
-from executor.inputs import compile_arguments
+from executor.inputs import Arguments, compile_arguments
 from executor.leaves import MakeRows, compile_completer, compile_rows
 from executor.sources import Batch, Call, Outline, Read, Resolve
 
@@ -27,29 +29,65 @@ if TYPE_CHECKING:
     from executor.plans import Variant
 
 
+WORTH_GENERATING = 64
+"""Objects that a selection has made before a function is generated for it, which takes as long as some hundred."""
+
+
+class Definition:
+    """A field of the schema, looked at once for all plans."""
+
+    def __init__(self, parent: GraphQLObjectType, field: GraphQLField, outline: Outline) -> None:
+        self.parent, self.field, self.type = parent, field, field.type
+        self.named = get_named_type(field.type)
+        self.leaf = is_leaf_type(self.named)
+        self.source = outline.source(field)
+        self.resolve = field.resolve or default_field_resolver
+        self.complete = compile_completer(field.type) if self.leaf else None
+        self.nullable = _nullable(field.type)
+        """Whether null is allowed: of the field itself, of its list's items, of their items, …"""
+
+    def value(self, outline: Outline) -> Callable[[Any], Any]:
+        """A function that reads the field's value of a parent."""
+        source = self.source
+        if isinstance(source, Call):
+            return source.function
+        assert isinstance(source, Read)
+        name, show, read = source.name, source.show, outline.read
+        if show is None:
+            return lambda parent: read(parent, name)
+
+        def shown(parent: Any) -> Any:
+            value = read(parent, name)
+            return None if value is None else show(value)
+
+        return shown
+
+
 class Field:
     """One response key of an object: all nodes of the document that ask for it, merged."""
 
-    def __init__(
-        self, variant: Variant, key: str, details: list[FieldDetails], parent: GraphQLObjectType, field: GraphQLField
-    ) -> None:
+    def __init__(self, variant: Variant, key: str, details: list[FieldDetails], definition: Definition) -> None:
         self._variant, self._details = variant, details
-        self.key, self.parent, self.definition = key, parent, field
+        self.key, self.definition = key, definition
         self.nodes: list[FieldNode] = [detail.node for detail in details]
         self.name = self.nodes[0].name.value
-        self.type = field.type
-        self.named = get_named_type(field.type)
-        self.constant = parent.name if self.name == "__typename" else None
-        self.source = variant.outline.source(field)
-        self.resolve = field.resolve or variant.default_resolver
-        self.leaf = is_leaf_type(self.named)
+        self.parent, self.type, self.named = definition.parent, definition.type, definition.named
+        self.leaf, self.source, self.nullable = definition.leaf, definition.source, definition.nullable
+        self.constant = self.parent.name if self.name == "__typename" else None
         self.inline = self.leaf and isinstance(self.source, Read | Call) and self.constant is None
-        self.complete = compile_completer(field.type) if self.leaf else None
-        self.arguments = compile_arguments(field, self.nodes[0])
-        self.nullable = _nullable(field.type)
-        """Whether null is allowed: of the field itself, of its list's items, of their items, …"""
+        self.complete, self.resolve = definition.complete, definition.resolve
         self.depth = len(self.nullable) - 1
         self._fits: dict[type, Selection | None] = {}
+
+    @cached_property
+    def arguments(self) -> Arguments:
+        """The field's arguments; calling it raises GraphQLError."""
+        return compile_arguments(self.definition.field, self.nodes[0])
+
+    @cached_property
+    def value(self) -> Callable[[Any], Any]:
+        """Reads the field's value of a parent."""
+        return self.definition.value(self._variant.outline)
 
     def selection(self, type_: GraphQLObjectType) -> Selection:
         """What is asked of the objects of this type."""
@@ -91,23 +129,44 @@ class Selection:
     """The fields asked of the objects of one type at one place."""
 
     def __init__(self, type_: GraphQLObjectType, fields: Sequence[Field], outline: Outline) -> None:
-        self.type, self.fields, self.outline = type_, fields, outline
+        self.type, self.fields = type_, fields
         self.inline = [field for field in fields if field.inline]
         self.objects = [f for f in fields if not f.leaf and isinstance(f.source, Read | Call)]
         self.batches = [field for field in fields if isinstance(field.source, Batch)]
         self.resolved = [f for f in fields if isinstance(f.source, Resolve) and f.constant is None]
-        self._make: dict[bool, MakeRows] = {}
+        self._rows = outline.rows
+        self._generated: dict[bool, MakeRows] = {}
+        self._made = 0
 
-    def make(self, kinds: set[type]) -> MakeRows | None:
-        """The function that makes the leaves of parents of these classes; None where they are of both ways of
-        reading."""
-        found = {issubclass(kind, self.outline.rows) for kind in kinds}
-        if len(found) != 1:
-            return None
-        items = found.pop()
-        if items not in self._make:
-            self._make[items] = compile_rows(self.fields, items=items)
-        return self._make[items]
+    def make(self, kinds: set[type], parents: Sequence[Any]) -> list[dict[str, Any]]:
+        """Objects of parents of these classes: leaves filled in, a place kept for everything else.
+
+        Raises where any value needs care.
+        """
+        # Documents that come once should not pay for code that is written for them.
+        self._made += len(parents)
+        if self._made < WORTH_GENERATING:
+            return self._make(parents)
+        ways = {issubclass(kind, self._rows) for kind in kinds}
+        if len(ways) != 1:
+            return self._make(parents)
+        items = ways.pop()
+        if items not in self._generated:
+            self._generated[items] = compile_rows(self.fields, items=items)
+        return self._generated[items](parents)
+
+    def _make(self, parents: Sequence[Any]) -> list[dict[str, Any]]:
+        made = self.blank(len(parents))
+        for field in self.inline:
+            key, value, complete = field.key, field.value, field.complete
+            assert complete is not None
+            for parent, object_ in zip(parents, made, strict=True):
+                object_[key] = complete(value(parent))
+        return made
+
+    def blank(self, count: int) -> list[dict[str, Any]]:
+        """As many objects with nothing but constants, and places for the rest."""
+        return [{field.key: field.constant for field in self.fields} for _ in range(count)]
 
 
 def _nullable(type_: Any) -> tuple[bool, ...]:

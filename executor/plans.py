@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from graphql import (
@@ -13,6 +13,7 @@ from graphql import (
     FieldNode,
     FragmentDefinitionNode,
     GraphQLError,
+    GraphQLField,
     GraphQLObjectType,
     GraphQLSchema,
     Node,
@@ -21,13 +22,12 @@ from graphql import (
     Undefined,
     VariableNode,
     Visitor,
-    default_field_resolver,
     visit,
 )
 from graphql.execution.collect_fields import FieldDetails, FragmentDetails, collect_fields, collect_subfields
 from graphql.execution.values import VariableValues
 
-from executor.fields import Field, Selection
+from executor.fields import Definition, Field, Selection
 from executor.inputs import Variables
 from executor.run import Run
 from executor.sources import Outline
@@ -36,6 +36,9 @@ LARGEST_WEIGHT = 200_000
 """Fields of all plans together; each takes about 2 KiB."""
 MOST_VARIANTS = 8
 """Ways of one operation's @skip and @include that are kept."""
+
+
+Definitions = Callable[[GraphQLObjectType, GraphQLField], Definition]
 
 
 class Unsupported(Exception):
@@ -54,6 +57,8 @@ class Plans:
         self._known: OrderedDict[tuple[str, str | None], Plan] = OrderedDict()
         self._weights: dict[tuple[str, str | None], int] = {}
         self._weight = 0
+        # By identity: the schema keeps both alive.
+        self._definitions: dict[tuple[int, int], Definition] = {}
 
     async def execute(
         self,
@@ -68,7 +73,7 @@ class Plans:
         key = (text, operation.name.value if operation.name else None)
         plan = self._known.get(key)
         if plan is None:
-            plan = self._known[key] = Plan(self._schema, document, operation, self._outline)
+            plan = self._known[key] = Plan(self._schema, document, operation, self._outline, self._define)
             self._weights[key] = 0
         else:
             self._known.move_to_end(key)
@@ -76,6 +81,12 @@ class Plans:
             return await plan.execute(variables, context, root)
         finally:
             self._weigh(key, plan)
+
+    def _define(self, parent: GraphQLObjectType, field: GraphQLField) -> Definition:
+        known = self._definitions.get((id(parent), id(field)))
+        if known is None:
+            known = self._definitions[id(parent), id(field)] = Definition(parent, field, self._outline)
+        return known
 
     @property
     def weight(self) -> int:
@@ -98,9 +109,14 @@ class Plan:
     """One operation of one document."""
 
     def __init__(
-        self, schema: GraphQLSchema, document: DocumentNode, operation: OperationDefinitionNode, outline: Outline
+        self,
+        schema: GraphQLSchema,
+        document: DocumentNode,
+        operation: OperationDefinitionNode,
+        outline: Outline,
+        definitions: Definitions,
     ) -> None:
-        self._schema, self._operation, self._outline = schema, operation, outline
+        self._schema, self._operation, self._outline, self._definitions = schema, operation, outline, definitions
         self.fragments = {
             node.name.value: node for node in document.definitions if isinstance(node, FragmentDefinitionNode)
         }
@@ -139,14 +155,13 @@ class Plan:
                 self.fragments,
                 VariableValues({}, dict(zip(self._conditions, key, strict=True))),
                 self._outline,
+                self._definitions,
             )
         return found
 
 
 class Variant:
     """An operation with its conditions decided. What is asked at each place is worked out when it is first reached."""
-
-    default_resolver = staticmethod(default_field_resolver)
 
     def __init__(
         self,
@@ -155,9 +170,10 @@ class Variant:
         fragments: dict[str, FragmentDefinitionNode],
         conditions: VariableValues,
         outline: Outline,
+        definitions: Definitions,
     ) -> None:
         self.schema, self.operation, self.fragments, self.outline = schema, operation, fragments, outline
-        self._conditions = conditions
+        self._conditions, self._definitions = conditions, definitions
         self._selections: dict[tuple[Field, GraphQLObjectType], Selection] = {}
         self.weight = 0
         self.serial = operation.operation is OperationType.MUTATION
@@ -184,7 +200,7 @@ class Variant:
         for key, details in grouped.items():
             definition = self.schema.get_field(type_, details[0].node.name.value)
             if definition is not None:
-                fields.append(Field(self, key, details, type_, definition))
+                fields.append(Field(self, key, details, self._definitions(type_, definition)))
         self.weight += 1 + len(fields)
         return Selection(type_, fields, self.outline)
 

@@ -28,7 +28,7 @@ from graphql.pyutils import Path, gather_with_cancel, inspect, is_awaitable, is_
 
 from executor.fields import Field, Selection
 from executor.leaves import complete_leaf
-from executor.sources import Batch, Call, Read, Resolve
+from executor.sources import Batch
 
 if TYPE_CHECKING:
     from executor.plans import Variant
@@ -133,8 +133,7 @@ class Run:
         selection = level.selection
         for field in selection.objects:
             self._complete(level, field, self._at_hand(level, field), waiting)
-        for field in selection.batches:
-            waiting.append(_BatchCall(self, level, field))
+        waiting.extend(_BatchCall(self, level, field) for field in selection.batches)
         for field in selection.resolved:
             call = _Resolutions(self, level, field)
             if call.is_settled:
@@ -155,18 +154,9 @@ class Run:
             self._complete_carefully(level, field, self._at_hand(level, field), [])
 
     def _at_hand(self, level: Level, field: Field) -> list[Any]:
-        source = field.source
-        if isinstance(source, Call):
-            read = source.function
-        else:
-            assert isinstance(source, Read)
-            name, show, outline = source.name, source.show, self._variant.outline
-
-            def read(parent: Any) -> Any:
-                value = outline.read(parent, name)
-                return value if value is None or show is None else show(value)
-
+        """The values of a field that is read or made of its parents; errors are among them."""
         found: list[Any] = []
+        read = field.value
         for parent in level.sources:
             try:
                 found.append(read(parent))
@@ -227,16 +217,12 @@ class Run:
                     objects[owner][key] = []
             return True
         below = Level(selection, items, level, field, owners_of_items)
-        make = selection.make(kinds)
-        filled = False
-        if make is not None:
-            try:
-                below.objects = make(items)
-                filled = True
-            except Exception:
-                filled = False
-        if not filled:
-            below.objects = [{inner.key: inner.constant for inner in selection.fields} for _ in items]
+        filled = True
+        try:
+            below.objects = selection.make(kinds, items)
+        except Exception:
+            filled = False
+            below.objects = selection.blank(len(items))
         if lists:
             start = 0
             for owner, value in zip(owners, values, strict=True):
@@ -535,11 +521,5 @@ async def _gather(values: Sequence[Awaitable[Any]]) -> list[Any]:
     return await gather_with_cancel(*values)
 
 
-def _track(values: Sequence[Any]) -> None:
-    for value in values:
-        if is_awaitable(value):
-            asyncio.ensure_future(value)
-
-
 _LISTS = {list, tuple}
-_HELPERS = GraphQLResolveInfoHelpers(gather=_gather, track=_track)
+_HELPERS = GraphQLResolveInfoHelpers(gather=_gather, track=lambda values: None)

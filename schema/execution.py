@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Hashable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from inspect import isawaitable
 from typing import Any
 
@@ -33,7 +33,7 @@ from core.settings import Settings
 from executor import Plans, Unsupported
 from schema.context import Context
 from schema.errors import as_graphql, formatted
-from schema.limits import check_size
+from schema.limits import check_size, page_variables
 from schema.plans import outline_of
 
 Body = dict[str, Any]
@@ -41,6 +41,8 @@ Body = dict[str, Any]
 # Documents are kept by the memory they take, so that a flood of large ones cannot fill it.
 CACHE_CHARACTERS = 4_000_000
 LARGEST_DOCUMENT = 200_000
+MOST_SIZES = 8
+"""Page sizes by variables that are remembered of a document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ class Graph:
         """How many operations plans did not support, by reason."""
         self.planned = 0
         """How many operations were executed by plans."""
-        self._documents: OrderedDict[str, DocumentNode] = OrderedDict()
+        self._documents: OrderedDict[str, _Document] = OrderedDict()
         self._characters = 0
 
     def operation(self, request: Request) -> OperationDefinitionNode:
@@ -134,11 +136,12 @@ class Graph:
         return await found if isawaitable(found) else found
 
     def _prepare(self, request: Request) -> tuple[DocumentNode, OperationDefinitionNode]:
-        document = self._documents.get(request.query)
-        if document is None:
-            document = self._parse(request.query)
+        known = self._documents.get(request.query)
+        if known is None:
+            known = self._parse(request.query)
         else:
             self._documents.move_to_end(request.query)
+        document = known.node
         operation = get_operation_ast(document, request.operation_name)
         if operation is None:
             raise Refused(
@@ -148,13 +151,16 @@ class Graph:
                     else BadInput("The document has several operations: say which one with operationName.")
                 )
             )
-        try:
-            check_size(self._schema, document, operation, request.variables, self._settings)
-        except QuarterdeckError as error:
-            raise Refused(_refusal(error)) from None
+        size = known.size(request)
+        if size is None or size not in known.allowed:
+            try:
+                check_size(self._schema, document, operation, request.variables, self._settings)
+            except QuarterdeckError as error:
+                raise Refused(_refusal(error)) from None
+            known.allow(size)
         return document, operation
 
-    def _parse(self, text: str) -> DocumentNode:
+    def _parse(self, text: str) -> _Document:
         if len(text) > LARGEST_DOCUMENT:
             raise Refused(_refusal(BadInput(f"A document has at most {LARGEST_DOCUMENT} characters.")))
         try:
@@ -167,12 +173,35 @@ class Graph:
             visit(document, _NoNul())
         if problems := validate(self._schema, document, specified_rules, max_errors=20):
             raise Refused({"errors": formatted(problems)})
-        self._documents[text] = document
+        known = self._documents[text] = _Document(document, page_variables(document))
         self._characters += len(text)
         while self._characters > CACHE_CHARACTERS:
             dropped, _ = self._documents.popitem(last=False)
             self._characters -= len(dropped)
-        return document
+        return known
+
+
+@dataclass(slots=True)
+class _Document:
+    """A valid document, and the sizes in which it was found small enough."""
+
+    node: DocumentNode
+    pages: frozenset[str]
+    """The variables that say how big a page is."""
+    allowed: set[Hashable] = field(default_factory=set)
+
+    def size(self, request: Request) -> Hashable:
+        """What the operation's size depends on; None where that is no number."""
+        pages = {name: request.variables.get(name) for name in self.pages}
+        if not all(value is None or type(value) is int for value in pages.values()):
+            return None
+        return request.operation_name, *pages.items()
+
+    def allow(self, size: Hashable) -> None:
+        if len(self.allowed) >= MOST_SIZES:
+            self.allowed.clear()
+        if size is not None:
+            self.allowed.add(size)
 
 
 class _NoNul(Visitor):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphql import (
+    ArgumentNode,
     DocumentNode,
     FieldNode,
     FragmentDefinitionNode,
@@ -22,7 +23,9 @@ from graphql import (
     OperationDefinitionNode,
     SelectionSetNode,
     VariableNode,
+    Visitor,
     get_named_type,
+    visit,
 )
 
 from core.errors import LimitExceeded
@@ -66,6 +69,23 @@ def check_size(
                 found=min(found, 2**53),
                 allowed=limit,
             )
+
+
+def page_variables(document: DocumentNode) -> frozenset[str]:
+    """The variables that an operation's size depends on."""
+    found = _PageVariables()
+    visit(document, found)
+    return frozenset(found.names)
+
+
+class _PageVariables(Visitor):
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def enter_argument(self, node: ArgumentNode, *_: Any) -> None:
+        if node.name.value == "first" and isinstance(node.value, VariableNode):
+            self.names.add(node.value.name.value)
 
 
 class _Measure:
