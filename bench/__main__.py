@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import asyncpg
@@ -22,6 +23,7 @@ import uvloop
 
 from bench import cases
 from bench.measure import Bench, Contestant
+from bench.peers import node
 from bench.processes import (
     ROOT,
     Running,
@@ -38,7 +40,8 @@ from bench.streams import Audience
 from integrations.postgres.embedded import EmbeddedPostgres
 
 PRODUCT, LIMIT, STOCK = "Quarterdeck", "bare ASGI + asyncpg", "stock Strawberry"
-FEW_SUBSCRIBERS = 10
+NODE_PEERS = {"graphql-yoga": "yoga", "mercurius + JIT": "mercurius"}
+GRAPHQL_WS = "graphql-ws (stores nothing)"
 PACED_DELIVERIES_PER_SECOND = 1000.0
 WORK_SECONDS = 10.0
 
@@ -53,6 +56,7 @@ def main() -> None:
     parser.add_argument(
         "--subscribers", default="100,500,2000", help="sizes of the audience; rounds are for the middle"
     )
+    parser.add_argument("--peers", action="store_true", help="also measure servers of Node.js, installed from npm")
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     options = parser.parse_args()
     report = uvloop.run(_run(options))
@@ -78,10 +82,10 @@ async def _run(options: argparse.Namespace) -> Report:
             seeded = await seed(postgres.dsn, SCALES[options.scale], _say)
             _say(f"  in {seeded.seconds:.0f} s")
             bench = Bench(token, database_pid(folder / "postgres"), options.rounds, options.seconds)
-            run = _Run(bench, seeded, postgres, environment, folder, stack)
+            run = _Run(bench, seeded, postgres, environment, folder)
             gc.freeze()
             gc.disable()  # a pause of the client is not a latency of the server
-            return await run.all(parts, [int(size) for size in options.subscribers.split(",")])
+            return await run.all(parts, [int(size) for size in options.subscribers.split(",")], peers=options.peers)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -94,34 +98,46 @@ class _Run:
         postgres: EmbeddedPostgres,
         environment: dict[str, str],
         folder: Path,
-        stack: ExitStack,
     ) -> None:
         self.bench, self.seeded, self.postgres = bench, seeded, postgres
-        self.environment, self.folder, self.stack = environment, folder, stack
+        self.environment, self.folder = environment, folder
         self.report = Report(_machine(), _data(seeded))
 
-    async def all(self, parts: set[str], audiences: list[int]) -> Report:
+    async def all(self, parts: set[str], audiences: list[int], *, peers: bool) -> Report:
         _say("Starting the servers …")
-        port = free_port()
-        product = self._started(PRODUCT, python("app.cli", "web"), port, {"PORT": str(port)})
-        port = free_port()
-        limit = self._started(LIMIT, python("bench.peers.bare", str(port), self.postgres.dsn), port)
-        both = [Contestant(product), Contestant(limit, graphql=False)]
-        if "reads" in parts:
-            port = free_port()
-            stock = self._started(STOCK, python("bench.peers.stock", str(port), self.postgres.dsn), port)
-            await self._reads([*both, Contestant(stock)])
-        if "writes" in parts:
-            await self._writes(both)
-        if "growth" in parts:
-            await self._growth(both)
-        if "statements" in parts:
-            await self._statements(*both)
+        with ExitStack() as stack:
+            both = [self._product(stack), self._limit(stack)]
+            if "reads" in parts:
+                nodes = [self._node(name, stack) for name in NODE_PEERS] if peers else []
+                await self._reads([*both, self._stock(stack), *nodes])
+            if "writes" in parts:
+                await self._writes(both)
+            if "growth" in parts:
+                await self._growth(both)
+            if "statements" in parts:
+                await self._statements(*both)
         if "streams" in parts:
-            await self._streams(both, audiences)
+            await self._streams(audiences, peers=peers)
         if "work" in parts:
             await self._work()
         return self.report
+
+    def _product(self, stack: ExitStack) -> Contestant:
+        port = free_port()
+        return Contestant(self._started(stack, PRODUCT, python("app.cli", "web"), port, {"PORT": str(port)}))
+
+    def _limit(self, stack: ExitStack) -> Contestant:
+        port = free_port()
+        command = python("bench.peers.bare", str(port), self.postgres.dsn)
+        return Contestant(self._started(stack, LIMIT, command, port), graphql=False)
+
+    def _stock(self, stack: ExitStack) -> Contestant:
+        port = free_port()
+        return Contestant(self._started(stack, STOCK, python("bench.peers.stock", str(port), self.postgres.dsn), port))
+
+    def _node(self, name: str, stack: ExitStack) -> Contestant:
+        port = free_port()
+        return Contestant(self._started(stack, name, node.command(NODE_PEERS[name], port, self.postgres.dsn), port))
 
     async def _reads(self, contestants: list[Contestant]) -> None:
         for case in (cases.one_session(self.seeded), cases.nested(self.seeded), cases.flat(self.seeded)):
@@ -173,37 +189,44 @@ class _Run:
             ]
             self.report.statements.append((f"M1 by {limit.name}", small, large))
 
-    async def _streams(self, contestants: list[Contestant], sizes: list[int]) -> None:
-        audiences = {
-            contestant.name: Audience(
-                contestant.running.port,
-                contestant.running.pid,
-                self.bench.token,
-                self.seeded.session_ids[number],
-                graphql=contestant.graphql,
-            )
-            for number, contestant in enumerate(contestants)
-        }
+    async def _streams(self, sizes: list[int], *, peers: bool) -> None:
         for size in sizes:
             _say(f"Measuring S1: {size} subscribers of one session …")
-            results = await self.bench.stream(
-                contestants,
-                audiences,
-                size,
-                rounds=self.bench.rounds if size == sizes[len(sizes) // 2] else 1,
-                events_per_second=PACED_DELIVERIES_PER_SECOND / size,
-            )
-            self.report.streams.append((size, results))
+            # Fresh processes: what a connection takes shows only where no memory lies about for other reasons.
+            with ExitStack() as stack:
+                contestants = [self._product(stack), self._limit(stack)]
+                if peers:
+                    yoga = self._node("graphql-yoga", stack)
+                    contestants.append(Contestant(replace(yoga.running, name=GRAPHQL_WS)))
+                audiences = {
+                    contestant.name: Audience(
+                        contestant.running.port,
+                        contestant.running.pid,
+                        self.bench.token,
+                        self.seeded.session_ids[number],
+                        graphql=contestant.graphql,
+                    )
+                    for number, contestant in enumerate(contestants)
+                }
+                results = await self.bench.stream(
+                    contestants,
+                    audiences,
+                    size,
+                    rounds=self.bench.rounds if size == sizes[len(sizes) // 2] else 1,
+                    events_per_second=PACED_DELIVERIES_PER_SECOND / size,
+                )
+                self.report.streams.append((size, results))
 
     async def _work(self) -> None:
         _say("Measuring a worker on what was sent …")
-        worker = self._started("worker", python("app.cli", "worker"), None)
         connection = await asyncpg.connect(self.postgres.dsn)
         try:
-            began, first = await self._finished(connection, 1)
-            cpu, database = self._cpu(worker)
-            ended, last = await self._finished(connection, first + 1_000_000, seconds=WORK_SECONDS)
-            now_cpu, now_database = self._cpu(worker)
+            with ExitStack() as stack:
+                worker = self._started(stack, "worker", python("app.cli", "worker"))
+                began, first = await self._finished(connection, 1)
+                cpu, database = self._cpu(worker)
+                ended, last = await self._finished(connection, None, seconds=WORK_SECONDS)
+                now_cpu, now_database = self._cpu(worker)
         finally:
             await connection.close()
         runs = max(1, last - first)
@@ -213,7 +236,9 @@ class _Run:
             "database_ms": 1000 * (now_database - database) / runs,
         }
 
-    async def _finished(self, connection: asyncpg.Connection, wanted: int, seconds: float = 30.0) -> tuple[float, int]:
+    async def _finished(
+        self, connection: asyncpg.Connection, wanted: int | None, seconds: float = 30.0
+    ) -> tuple[float, int]:
         """When so many of the sent messages' runs had ended, or the time was over, and how many then had."""
         deadline = time.monotonic() + seconds
         while True:
@@ -221,16 +246,23 @@ class _Run:
                 "SELECT count(*) FROM runs WHERE status = 'FINISHED' AND ended_at > now() - interval '1 hour'"
             )
             left = await connection.fetchval("SELECT count(*) FROM runs WHERE status IN ('QUEUED', 'RUNNING')")
-            if count >= wanted or not left or time.monotonic() > deadline:
+            if (wanted is not None and count >= wanted) or not left or time.monotonic() > deadline:
                 return time.monotonic(), count
             await asyncio.sleep(0.2)
 
     def _cpu(self, worker: Running) -> tuple[float, float]:
         return cpu_seconds_of_tree(worker.pid), cpu_seconds_of_tree(self.bench.database_pid)
 
-    def _started(self, name: str, command: list[str], port: int | None, more: dict[str, str] | None = None) -> Running:
+    def _started(
+        self,
+        stack: ExitStack,
+        name: str,
+        command: list[str],
+        port: int | None = None,
+        more: dict[str, str] | None = None,
+    ) -> Running:
         environment = self.environment | (more or {})
-        return self.stack.enter_context(started(name, command, environment, self.folder, port=port))
+        return stack.enter_context(started(name, command, environment, self.folder, port=port))
 
 
 def _environment(dsn: str, home: Path, token: str) -> dict[str, str]:

@@ -47,7 +47,7 @@ class SessionModel(Model):
     status = fields.CharField(20)
     runtime = fields.CharField(40)
     permission_mode = fields.CharField(20)
-    labels: Any = fields.JSONField(encoder=lambda value: value, decoder=lambda value: value)
+    labels: Any = fields.JSONField()
     message_count = fields.IntField()
     tool_execution_count = fields.IntField()
     created_at = fields.DatetimeField()
@@ -235,6 +235,9 @@ class Stock:
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
         config = tortoise_config(self._dsn, pool_size=10)
+        # The documentation knows nothing of codecs, nor of connections without the reset between two users.
+        for ours in ("init", "connection_class", "server_settings"):
+            del config["connections"]["default"]["credentials"][ours]
         config["apps"] = {"models": {"models": ["bench.peers.stock"], "default_connection": "default"}}
         await Tortoise.init(config=config, _enable_global_fallback=True)
         self._pool = await open_pool(self._dsn)
