@@ -39,7 +39,9 @@ class Context:
         if loader is None:
             loader = self._loaders[key] = _Batch(self.actor, function, args)
         # Siblings of a field that failed are cancelled; the batch is not theirs alone.
-        return asyncio.shield(loader.load(parent))
+        result = loader.load(parent)
+        result.add_done_callback(_seen)
+        return asyncio.shield(result)
 
     def forget(self) -> None:
         """Read afresh from here on: each event of a subscription, each mutation of a document."""
@@ -62,6 +64,12 @@ class _Batch(DataLoader[Any, Any]):
 
     async def batch_load_fn(self, keys: list[Any]) -> list[Any]:
         return list(await self._function(self._actor, keys, self._args))
+
+
+def _seen(future: asyncio.Future[Any]) -> None:
+    """An error that nobody waits for any more is not worth a line in the log."""
+    if not future.cancelled():
+        future.exception()
 
 
 def _frozen(value: Any) -> Hashable:

@@ -1,0 +1,213 @@
+"""Plans and graphql-core come to the same: thousands of random operations over the product's schema and a real
+database, with wrong variables, with every role, and with nulls and errors where there should be none.
+
+QUARTERDECK_TEST_OPERATIONS says how many documents to try (each three times); QUARTERDECK_TEST_SEED which ones.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from inspect import isawaitable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from graphql import (
+    DocumentNode,
+    ExecutionResult,
+    GraphQLSchema,
+    OperationDefinitionNode,
+    execute,
+    get_operation_ast,
+    parse,
+    validate,
+)
+
+from core import db
+from core.ids import encode
+from core.permissions import Origin, Role
+from executor import Plans, Unsupported
+from schema.build import build_schema, core_schema
+from schema.context import Context
+from schema.plans import outline_of
+from tests.executor.comparing import differences
+from tests.executor.faults import Faults
+from tests.executor.operations import Generator, Operation, sampler
+from tests.executor.seeding import a_full_house
+from tests.services.identity_help import House
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.usefixtures("database"),
+    # graphql-core drops what it has not begun to await when a field beside it fails.
+    pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.timeout(3600),
+]
+
+OPERATIONS = int(os.environ.get("QUARTERDECK_TEST_OPERATIONS", "350"))
+SEED = int(os.environ.get("QUARTERDECK_TEST_SEED", "1"))
+ROLES = [Role.OWNER, Role.ADMIN, Role.ADMIN, Role.MEMBER, Role.VIEWER]
+# Reading these changes what the next reading gives.
+CHANGING = frozenset({"Query.auditEvents", "Query.verifyAuditLog", "WorkspaceFile.downloadUrl"})
+OFTEN = frozenset(
+    {"viewer", "node", "users", "session", "sessions", "nodes", "edges", "messages", "runs", "toolExecutions", "owner"}
+)
+CLIENTS = Path(__file__).parents[1] / "clients" / "documents"
+
+WRITTEN = [
+    '{ auditEvents(first: 5, filter: {until: "2026-01-01T00:00:00Z"}) { nodes { id action actor { id } } } }',
+    "{ a: viewer { user { id } } b: viewer { user { id name teams(first: 2) { nodes { name } } } } }",
+    "{ sessions(first: 3) { ...A nodes { id } } } fragment A on SessionConnection { nodes { title } edges { cursor } }",
+    "{ __typename viewer { __typename } }",
+    "query ($n: [ID!]!) { sessions(filter: {ownerId: $n}) { totalCount } }",
+    "query ($f: SessionFilter = {status: [ACTIVE]}) { sessions(filter: $f) { nodes { status } } }",
+    'query ($t: String) { sessions(filter: {titleContains: $t, labels: {name: "team", value: "x"}}) { totalCount } }',
+    "query ($b: Boolean = true) { viewer { __typename @include(if: $b) } }",
+]
+
+
+class Both:
+    """The schema twice: once for graphql-core, once for plans; with faults in both where there are some."""
+
+    def __init__(self, faults: Faults | None = None) -> None:
+        self.reference: GraphQLSchema = core_schema(build_schema())
+        planned = core_schema(build_schema())
+        outline = outline_of(planned)
+        if faults is not None:
+            outline = faults.into_outline(planned, outline)
+            for schema in (self.reference, planned):
+                faults.into_resolvers(schema)
+        self.plans = Plans(planned, outline)
+        self.seen: Counter[str] = Counter()
+
+    async def compare(
+        self, text: str, document: DocumentNode, variables: dict[str, Any], context: Any, name: str | None = None
+    ) -> None:
+        """Raises AssertionError, with the operation, where the two differ."""
+        operation = get_operation_ast(document, name)
+        assert operation is not None
+        expected = await self._reference(document, variables, context(), name)
+        try:
+            found = await self.plans.execute(text, document, operation, variables, context())
+        except Unsupported as unsupported:
+            self.seen[unsupported.reason] += 1
+            return
+        self.seen["compared"] += 1
+        self.seen["with data"] += expected.data is not None
+        self.seen["with errors"] += bool(expected.errors)
+        problems = differences(expected, found)
+        assert not problems, "\n".join([text, repr(variables), *problems])
+
+    async def _reference(
+        self, document: DocumentNode, variables: dict[str, Any], context: Context, name: str | None
+    ) -> ExecutionResult:
+        result = execute(
+            self.reference, document, context_value=context, variable_values=variables, operation_name=name
+        )
+        return await result if isawaitable(result) else result
+
+
+async def ids() -> dict[str, list[str]]:
+    """Ids of what is in the database, by prefix."""
+    tables = {
+        "ses": "sessions", "msg": "messages", "run": "runs", "tex": "tool_executions", "apr": "approvals",
+        "usr": "users", "org": "organizations",
+    }  # fmt: skip
+    return {
+        prefix: [encode(prefix, row["id"]) for row in await db.fetch(f"SELECT id FROM {table} ORDER BY id LIMIT 20")]
+        for prefix, table in tables.items()
+    }
+
+
+async def try_many(both: Both, house: House, seed: int, count: int) -> None:
+    """Random documents, each with three sets of variables and three callers."""
+    generator = Generator(both.reference, Random(seed), sampler(await ids()), CHANGING, OFTEN)
+    tried = 0
+    while tried < count:
+        operation: Operation = generator.query()
+        document = parse(operation.text)
+        if validate(both.reference, document, max_errors=1):
+            both.seen["invalid"] += 1
+            continue
+        tried += 1
+        for variables in (operation.variables, generator.variables(), generator.variables()):
+            role = generator.random.choice(ROLES)
+            actor = house.actor(role) if generator.random.random() > 0.02 else None
+            await both.compare(operation.text, document, variables, lambda actor=actor: Context(actor, Origin()))
+
+
+async def test_random_operations_come_to_the_same() -> None:
+    both = Both()
+    await try_many(both, await a_full_house(), SEED, OPERATIONS)
+    assert both.seen["with data"] > both.seen["compared"] / 2, both.seen
+    assert both.seen["with errors"] > both.seen["compared"] / 20, both.seen
+    assert both.seen["invalid"] < OPERATIONS, "the generator makes too many documents that are refused"
+
+
+@pytest.mark.parametrize("per_mille", [2, 8, 30])
+async def test_random_operations_with_faults_come_to_the_same(per_mille: int) -> None:
+    house = await a_full_house()
+    for seed in range(3):
+        both = Both(Faults(SEED * 1000 + seed, per_mille))
+        await try_many(both, house, SEED * 1000 + seed, OPERATIONS // 9)
+        assert both.seen["with errors"], both.seen
+
+
+async def test_rows_that_do_not_fit_the_schema_come_to_the_same(database_url: str) -> None:
+    house = await a_full_house()
+    await spoil_rows(database_url)
+    both = Both()
+    await try_many(both, house, SEED + 7, OPERATIONS // 3)
+    assert both.seen["with errors"], both.seen
+
+
+async def test_written_documents_come_to_the_same() -> None:
+    both, house = Both(), await a_full_house()
+    texts = WRITTEN + [path.read_text() for path in sorted(CLIENTS.glob("*.graphql"))]
+    given = [{}, {"n": "usr_01m84yacwrezq9epvt8spm23ex", "t": None, "b": False, "f": None}]
+    for text in texts:
+        document = parse(text)
+        assert not validate(both.reference, document), text
+        for definition in document.definitions:
+            if isinstance(definition, OperationDefinitionNode) and definition.operation.value == "query":
+                name = definition.name.value if definition.name else None
+                for variables in given:
+                    await both.compare(
+                        text, document, variables, lambda: Context(house.actor(Role.ADMIN), Origin()), name
+                    )
+    assert both.seen["compared"] > len(WRITTEN)
+
+
+async def spoil_rows(url: str) -> None:
+    """Break every promise of the database that the schema relies on, in some rows."""
+    import asyncpg
+
+    connection = await asyncpg.connect(url)
+    try:
+        for table, column, value in (
+            ("sessions", "title", "NULL"),
+            ("sessions", "status", "'BOGUS'"),
+            ("sessions", "owner_id", "NULL"),
+            ("sessions", "labels", "'{\"team\": 5}'"),
+            ("messages", "text", "NULL"),
+            ("messages", "role", "'BOGUS'"),
+            ("runs", "number", "NULL"),
+            ("runs", "queued_at", "NULL"),
+            ("tool_executions", "truncated", "NULL"),
+            ("tool_executions", "arguments", "NULL"),
+            ("approvals", "expires_at", "NULL"),
+            ("approvals", "run_id", "NULL"),
+        ):
+            await connection.execute(f"ALTER TABLE {table} ALTER COLUMN {column} DROP NOT NULL")
+            await connection.execute(
+                f"UPDATE {table} SET {column} = {value} WHERE get_byte(uuid_send(id), 1) % 4 = {hash_of(column)}"
+            )
+    finally:
+        await connection.close()
+
+
+def hash_of(column: str) -> int:
+    return len(column) % 4
