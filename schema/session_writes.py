@@ -114,9 +114,17 @@ class SessionChangeKind(StrEnum):
 
     CREATED = "CREATED"
     UPDATED = "UPDATED"
+    REMOVED = "REMOVED"
 
 
-enum_type(SessionChangeKind, {"CREATED": "It was made.", "UPDATED": "It changed, or something happened in it."})
+enum_type(
+    SessionChangeKind,
+    {
+        "CREATED": "It was made.",
+        "UPDATED": "It changed, or something happened in it.",
+        "REMOVED": "It changed, and the filter does not take it (any more): drop it from your list if it is there.",
+    },
+)
 
 
 @input_type
@@ -233,8 +241,8 @@ class ForkSessionInput:
     session_id: strawberry.ID = strawberry.field(description="The session to fork.")
     message_id: strawberry.ID | None = strawberry.field(
         default=None,
-        description="Where to go on from. At an agent's message the whole turn is kept; a user's message is answered anew. "
-        "Left out, all turns that have ended are kept.",
+        description="Where to go on from. At an agent's message the whole turn is kept; a user's message is answered "
+        "anew. Left out, all turns that have ended are kept.",
     )
     title: str | None = strawberry.field(default=None, description="Title of the fork.")
     idempotency_key: str | None = strawberry.field(default=None, description=_KEY)

@@ -49,7 +49,12 @@ async def current_cursor(actor: Actor) -> str:
 async def session_changes(
     actor: Actor, matches: Callable[[SessionRow], bool], after: str | None
 ) -> AsyncIterator[SessionChange]:
-    """Changes after a cursor (None: from now on) of the sessions the actor may see and the filter takes."""
+    """Changes after a cursor (None: from now on) of the sessions the actor may see and the filter takes.
+
+    A change that the filter does not take is told as REMOVED, once until the filter takes the session again: whoever
+    keeps a list may have it there.
+    """
+    removed: set[UUID] = set()
     xid, id_ = _position(after or await current_cursor(actor))
     while True:
         async with parts().bus.subscribe(organization_channel(actor.organization_id)) as notices:
@@ -61,10 +66,17 @@ async def session_changes(
                     rows = await _read(actor, xid, id_)
                     for row in rows:
                         xid, id_ = row["xid"], row["id"]
-                        if row["session"] is not None and matches(row["session"]):
-                            yield SessionChange(
-                                encode_cursor(str(xid), id_), row["kind"], row["session_id"], row["at"], row["session"]
-                            )
+                        session, kind = row["session"], row["kind"]
+                        if session is None:
+                            continue
+                        if matches(session):
+                            removed.discard(session["id"])
+                        elif kind == "CREATED" or session["id"] in removed:
+                            continue
+                        else:
+                            removed.add(session["id"])
+                            kind = "REMOVED"
+                        yield SessionChange(encode_cursor(str(xid), id_), kind, session["id"], row["at"], session)
                     wait = SOON_SECONDS if time.monotonic() < watchful_until else LOOK_ANYWAY_SECONDS
                     if len(rows) == PAGE:
                         wait = 0.0
