@@ -6,8 +6,10 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AliasChoices, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from core.errors import BadInput
 
 
 class Settings(BaseSettings):
@@ -87,6 +89,21 @@ class Settings(BaseSettings):
     openai_api_key: SecretStr | None = Field(None, description="Key for OpenAI-compatible models.")
     claude_cli_path: Path | None = Field(None, description="Claude Code program to run instead of the bundled one.")
 
+    @field_validator("bus_url")
+    @classmethod
+    def _known_bus(cls, url: SecretStr) -> SecretStr:
+        scheme = url.get_secret_value().partition("://")[0]
+        if scheme not in ("memory", "redis", "rediss", "postgres", "postgresql"):
+            raise ValueError("is one of memory://, redis://HOST:PORT and postgres://…")
+        return url
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and url.get_secret_value().partition("://")[0] not in ("postgres", "postgresql"):
+            raise ValueError("is a PostgreSQL URL: postgresql://user:password@host:5432/name")
+        return url
+
     @cached_property
     def data(self) -> Path:
         """The data folder, absolute."""
@@ -105,5 +122,21 @@ class Settings(BaseSettings):
 
 @lru_cache(maxsize=1)
 def settings() -> Settings:
-    """The settings of this process, read once."""
-    return Settings()
+    """The settings of this process, read once. Raises BadInput that names every variable that makes no sense."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = [
+            (_variable(problem["loc"]), problem["msg"].removeprefix("Value error, ")) for problem in error.errors()
+        ]
+        raise BadInput(
+            "; ".join(f"{variable}: {message}" for variable, message in problems) + ". docs/settings.md lists them all."
+        ) from None
+    except SettingsError as error:
+        # A list that is no JSON: the library names the field only in words.
+        raise BadInput(f"{error}. Lists are given as JSON; docs/settings.md lists all settings.") from None
+
+
+def _variable(place: tuple[int | str, ...]) -> str:
+    name = str(place[0]) if place else "settings"
+    return name if name.isupper() else f"QUARTERDECK_{name.upper()}"

@@ -17,11 +17,11 @@ from uuid import UUID
 
 import strawberry
 
-from core.errors import QuarterdeckError
+from core.errors import Forbidden
 from core.ids import PREFIXES, decode, encode
 from core.permissions import Permission
 from models.base import Row
-from schema.context import BatchFunction, Context, Info
+from schema.context import BatchFunction, Info
 from services import audit
 
 T = TypeVar("T")
@@ -173,7 +173,7 @@ def query(permission: Permission | None) -> Decorator:
     def decorate(function: Callable[..., Awaitable[Any]]) -> Any:
         @wraps(function)
         async def resolver(info: Info, **args: Any) -> Any:
-            _check(info.context, permission)
+            await _admit(info, permission)
             return await function(info, **args)
 
         return strawberry.field(resolver, description=_doc(function), metadata={"access": Access(permission)})
@@ -182,19 +182,13 @@ def query(permission: Permission | None) -> Decorator:
 
 
 def mutation(permission: Permission | None) -> Decorator:
-    """A root field that writes. A refusal for want of permission is audited."""
+    """A root field that writes."""
 
     def decorate(function: Callable[..., Awaitable[Any]]) -> Any:
         @wraps(function)
         async def resolver(info: Info, **args: Any) -> Any:
             info.context.forget()
-            try:
-                _check(info.context, permission)
-            except QuarterdeckError as error:
-                entry = audit.Entry.of(info.context.actor_if_any, f"graph.{info.field_name}")
-                entry.ip, entry.user_agent = info.context.origin.ip, info.context.origin.user_agent
-                await audit.refused(entry, error)
-                raise
+            await _admit(info, permission)
             return await function(info, **args)
 
         return strawberry.mutation(resolver, description=_doc(function), metadata={"access": Access(permission)})
@@ -208,7 +202,7 @@ def subscription(permission: Permission | None) -> Decorator:
     def decorate(function: Callable[..., AsyncGenerator[Any, None]]) -> Any:
         @wraps(function)
         async def resolver(info: Info, **args: Any) -> Any:
-            _check(info.context, permission)
+            await _admit(info, permission)
             stream = function(info, **args)
             try:
                 async for event in stream:
@@ -227,9 +221,17 @@ def decode_ids(kind: str, ids: list[strawberry.ID] | None, field: str) -> list[U
     return None if ids is None else [decode(PREFIXES[kind], id_, field=field) for id_ in ids]
 
 
-def _check(context: Context, permission: Permission | None) -> None:
-    if permission is not None:
-        context.actor.require(permission)
+async def _admit(info: Info, permission: Permission | None) -> None:
+    """Raises where the caller may not use the field. A refusal for want of permission is audited; who is not
+    signed in at all leaves a line in the log only, so that nobody can fill the audit log from outside."""
+    if permission is None:
+        return
+    actor = info.context.actor
+    try:
+        actor.require(permission)
+    except Forbidden as error:
+        await audit.refused(audit.Entry.of(actor, f"graph.{info.field_name}"), error)
+        raise
 
 
 def _shower(kind: str) -> Callable[[UUID], str]:
