@@ -21,6 +21,9 @@ from tortoise.transactions import in_transaction
 APP_ROLE = "quarterdeck_app"
 """The role the application works as. It may not change or delete audit records; migrations run without it."""
 
+LONGEST_STATEMENT = "30s"
+"""No statement of a request or a worker takes longer; migrations have all the time they need."""
+
 R = TypeVar("R", bound=asyncpg.Record)
 queries_seen: ContextVar[list[str] | None] = ContextVar("queries_seen", default=None)
 """Statements of the current context, where somebody (a test, the profiler) put a list."""
@@ -41,7 +44,9 @@ async def _prepare(connection: asyncpg.Connection) -> None:
     )
 
 
-def tortoise_config(url: str, *, pool_size: int, role: str | None = APP_ROLE) -> dict[str, Any]:
+def tortoise_config(
+    url: str, *, pool_size: int, role: str | None = APP_ROLE, statement_timeout: str = "0"
+) -> dict[str, Any]:
     """Tortoise's configuration for a PostgreSQL URL (TCP, or a socket folder as `?host=/folder`)."""
     parts = urlsplit(url)
     options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
@@ -56,7 +61,7 @@ def tortoise_config(url: str, *, pool_size: int, role: str | None = APP_ROLE) ->
         "application_name": "quarterdeck",
         "init": _prepare,
         "connection_class": _Connection,
-        "server_settings": {"jit": "off"} | ({"role": role} if role else {}),
+        "server_settings": {"jit": "off", "statement_timeout": statement_timeout} | ({"role": role} if role else {}),
     }
     if "sslmode" in options:
         credentials["ssl"] = options["sslmode"]
@@ -76,7 +81,8 @@ def tortoise_config(url: str, *, pool_size: int, role: str | None = APP_ROLE) ->
 
 async def connect(url: str, *, pool_size: int, role: str | None = APP_ROLE) -> None:
     """Open the pool and make the models usable from every task. Raises asyncpg's errors."""
-    await Tortoise.init(config=tortoise_config(url, pool_size=pool_size, role=role), _enable_global_fallback=True)
+    config = tortoise_config(url, pool_size=pool_size, role=role, statement_timeout=LONGEST_STATEMENT)
+    await Tortoise.init(config=config, _enable_global_fallback=True)
     async with acquire() as connection:
         await connection.fetchval("SELECT 1")
 

@@ -29,7 +29,7 @@ from graphql import (
 )
 
 from core.errors import LimitExceeded
-from core.paging import DEFAULT_PAGE
+from core.paging import DEFAULT_PAGE, LARGEST_PAGE
 from core.settings import Settings
 
 _INTROSPECTION = frozenset({"__schema", "__type", "__typename"})
@@ -51,7 +51,7 @@ def check_size(
 ) -> None:
     """Raises LimitExceeded, with the size found and the limit."""
     root = schema.get_root_type(operation.operation)
-    size = _Measure(schema, document, variables).of(operation.selection_set, root)
+    size = _Measure(schema, document, _page_sizes(operation) | variables).of(operation.selection_set, root)
     for name, found, limit, advice in (
         ("depth", size.depth, settings.max_query_depth, "Nest less deeply."),
         ("aliases", size.aliases, settings.max_query_aliases, "Send several operations."),
@@ -76,6 +76,15 @@ def page_variables(document: DocumentNode) -> frozenset[str]:
     found = _PageVariables()
     visit(document, found)
     return frozenset(found.names)
+
+
+def _page_sizes(operation: OperationDefinitionNode) -> dict[str, Any]:
+    """The whole numbers that variables are where the request does not give them."""
+    return {
+        definition.variable.name.value: int(definition.default_value.value)
+        for definition in operation.variable_definitions or ()
+        if isinstance(definition.default_value, IntValueNode)
+    }
 
 
 class _PageVariables(Visitor):
@@ -132,7 +141,8 @@ class _Measure:
                     value = int(argument.value.value)
                 elif isinstance(argument.value, VariableNode):
                     value = self._variables.get(argument.value.name.value)
-                return value if isinstance(value, int) and value > 0 else DEFAULT_PAGE
+                # GraphQL's Int takes 100.0 too. More than a page may have is refused where the page is read.
+                return min(int(value), LARGEST_PAGE) if isinstance(value, int | float) and value > 0 else DEFAULT_PAGE
         return DEFAULT_PAGE
 
     def _fragment(self, name: str) -> _Size:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NewType
 
 import strawberry
@@ -12,6 +12,9 @@ from core.errors import ErrorCode
 
 BigInt = NewType("BigInt", int)
 Cursor = NewType("Cursor", str)
+
+EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
+LATEST = datetime(9000, 1, 1, tzinfo=UTC)
 
 
 def _whole_number(value: object) -> int:
@@ -30,7 +33,13 @@ def _moment(value: object) -> datetime:
         raise GraphQLError(
             "A time is given as 2026-01-31T12:00:00Z, with its zone.", extensions={"code": ErrorCode.BAD_INPUT.value}
         )
-    return moment
+    # The ends of the calendar overflow in arithmetic, and the driver takes the first year for minus infinity.
+    if not EARLIEST <= moment <= LATEST:
+        raise GraphQLError(
+            f"A time lies between the years {EARLIEST.year} and {LATEST.year}.",
+            extensions={"code": ErrorCode.BAD_INPUT.value},
+        )
+    return moment.astimezone(UTC)
 
 
 def _text(value: object) -> str:
