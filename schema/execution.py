@@ -13,17 +13,18 @@ from typing import Any
 from graphql import (
     DocumentNode,
     ExecutionResult,
+    Executor,
     GraphQLError,
     GraphQLSchema,
     OperationDefinitionNode,
     OperationType,
     StringValueNode,
     Visitor,
+    create_source_event_stream,
     execute,
     get_operation_ast,
     parse,
     specified_rules,
-    subscribe,
     validate,
     visit,
 )
@@ -64,7 +65,7 @@ class Refused(Exception):  # noqa: N818  (it is an answer, not a failure)
 class Graph:
     """The schema, and the documents it knows."""
 
-    def __init__(self, schema: GraphQLSchema, settings: Settings, *, plans: bool = False) -> None:
+    def __init__(self, schema: GraphQLSchema, settings: Settings, *, plans: bool = True) -> None:
         """With `plans` false everything is executed by graphql-core: the reference that plans are compared with."""
         self._schema, self._settings = schema, settings
         self._plans = Plans(schema, outline_of(schema)) if plans else None
@@ -96,31 +97,39 @@ class Graph:
         if operation.operation is not OperationType.SUBSCRIPTION:
             yield await self.execute(request, context)
             return
-        started = subscribe(
+        executor = Executor.build(
             self._schema,
             document,
             context_value=context,
-            variable_values=request.variables,
+            raw_variable_values=request.variables,
             operation_name=request.operation_name,
         )
-        source = await started if isawaitable(started) else started
+        if isinstance(executor, list):
+            raise Refused({"errors": formatted(executor)})
+        started = create_source_event_stream(executor)
+        source: Any = await started if isawaitable(started) else started
         if isinstance(source, ExecutionResult):
             raise Refused(_body(source, with_data=False))
-        async with aclosing(source):  # type: ignore[type-var]
+        async with aclosing(source):
             try:
-                async for result in source:
-                    yield _body(result)
+                async for event in source:
+                    yield _body(await self._execute(request, document, operation, context, event))
             except (asyncio.CancelledError, GeneratorExit):
                 raise
             except Exception as error:
                 raise Refused({"errors": formatted([GraphQLError(str(error), original_error=error)])}) from None
 
     async def _execute(
-        self, request: Request, document: DocumentNode, operation: OperationDefinitionNode, context: Context
+        self,
+        request: Request,
+        document: DocumentNode,
+        operation: OperationDefinitionNode,
+        context: Context,
+        root: Any = None,
     ) -> ExecutionResult:
         if self._plans is not None:
             try:
-                result = await self._plans.execute(request.query, document, operation, request.variables, context)
+                result = await self._plans.execute(request.query, document, operation, request.variables, context, root)
             except Unsupported as unsupported:
                 self.fallbacks[unsupported.reason] += 1
             else:
@@ -129,6 +138,7 @@ class Graph:
         found = execute(
             self._schema,
             document,
+            root,
             context_value=context,
             variable_values=request.variables,
             operation_name=request.operation_name,

@@ -7,10 +7,10 @@ from core.permissions import Role
 from tests.services.identity_help import House, a_house
 
 
-async def a_full_house(*, sessions: int = 12, messages: int = 8) -> House:
+async def a_full_house(name: str = "Acme", *, sessions: int = 12, messages: int = 8) -> House:
     """`sessions` sessions of all four members with `messages` messages each, runs, tool executions, approvals,
     MCP servers, environment variables and teams."""
-    house = await a_house()
+    house = await a_house(name)
     users = [house.users[role]["id"] for role in Role]
     organization = house.organization_id
     await db.execute(
