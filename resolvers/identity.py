@@ -11,7 +11,7 @@ from uuid import UUID
 from core import db
 from core.errors import BadInput
 from core.paging import Page, SharedCount, cut, decode_cursor, encode_cursor, page_size
-from core.permissions import Actor, Role
+from core.permissions import Actor, Permission, Role
 from models.base import Query, Row, Scope
 from models.identity import (
     AccessToken,
@@ -27,7 +27,7 @@ from models.identity import (
     WebSessionRow,
 )
 from resolvers import reading
-from resolvers.reading import Batch, parent
+from resolvers.reading import Batch, needing, parent, value_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,19 @@ async def web_sessions(actor: Actor, *, first: int | None, after: str | None) ->
     )
 
 
-user_of = parent("users", UserRow, "user_id", User.visible_to)
+def user_in(column: str) -> Batch:
+    """A batch function for the user that a column points at. Others than oneself take MEMBERS_READ."""
+    read = parent("users", UserRow, column, User.visible_to)
+
+    async def batch(actor: Actor, parents: Sequence[Any], args: dict[str, Any]) -> list[Any]:
+        if any(value_of(each, column) not in (None, actor.user_id) for each in parents):
+            actor.require(Permission.MEMBERS_READ)
+        return await read(actor, parents, args)
+
+    return batch
+
+
+user_of = user_in("user_id")
 organization_of = parent("organizations", OrganizationRow, "organization_id", Organization.visible_to)
 
 
@@ -193,8 +205,14 @@ async def _count(parents_column: str, ids: list[UUID]) -> Mapping[UUID, int]:
     return {row["parent"]: row["n"] for row in rows}
 
 
-members_of_teams = _of_team_members("users", UserRow, User.visible_to, own="user_id", parents_column="team_id")
-teams_of_users = _of_team_members("teams", TeamRow, Team.visible_to, own="team_id", parents_column="user_id")
+members_of_teams = needing(
+    Permission.MEMBERS_READ,
+    _of_team_members("users", UserRow, User.visible_to, own="user_id", parents_column="team_id"),
+)
+teams_of_users = needing(
+    Permission.MEMBERS_READ,
+    _of_team_members("teams", TeamRow, Team.visible_to, own="team_id", parents_column="user_id"),
+)
 
 
 def _cursor_id(cursor: str) -> UUID:

@@ -10,20 +10,12 @@ from uuid import UUID
 import asyncpg
 
 from core import db
-from core.errors import BadInput, NotFound
+from core.errors import BadInput
 from core.paging import Page, SharedCount, cut, decode_cursor, encode_cursor, page_size
-from core.permissions import Actor
+from core.permissions import Actor, Permission
 from models.base import Query, Row, Scope
 
 Batch = Callable[[Actor, Sequence[Any], dict[str, Any]], Awaitable[list[Any]]]
-
-
-async def one(table: str, row: type[Row], scope: Scope, id_: UUID, *, what: str, field: str = "id") -> Any:
-    """The row with this id, where the scope has it; else NotFound."""
-    found = await find(table, row, scope, id_)
-    if found is None:
-        raise NotFound(f"There is no such {what}, or you may not see it.", field=field)
-    return found
 
 
 async def find(table: str, row: type[Row], scope: Scope, id_: UUID) -> Any:
@@ -86,7 +78,9 @@ async def _count(table: str, conditions: Callable[[Query], Sequence[str]]) -> in
     return await db.fetchval(f"SELECT count(*) FROM {table} WHERE {where}", *query.args)  # type: ignore[no-any-return]
 
 
-def children(table: str, row: type[Row], parent_column: str, *, order: str = "seq", where: str = "true") -> Batch:
+def children(
+    table: str, row: type[Row], parent_column: str, *, order: str = "seq", where: str = "true", columns: str = "*"
+) -> Batch:
     """A batch function for a connection of children. Args: `first`, `after`, `newest_first`.
 
     One statement for all parents: the first n + 1 rows of each by LATERAL, along the index (parent, order).
@@ -108,7 +102,7 @@ def children(table: str, row: type[Row], parent_column: str, *, order: str = "se
             )
         statement = (
             f"SELECT child.* FROM unnest({wanted}::uuid[]) AS parent(id) CROSS JOIN LATERAL ("
-            f"SELECT * FROM {table} WHERE {table}.{parent_column} = parent.id AND {where} {beyond} "
+            f"SELECT {columns} FROM {table} WHERE {table}.{parent_column} = parent.id AND {where} {beyond} "
             f"ORDER BY {table}.{order} {'DESC' if descending else 'ASC'} LIMIT {size + 1}) AS child"
         )
         try:
@@ -140,24 +134,35 @@ async def _count_children(table: str, column: str, where: str, ids: list[UUID]) 
     return {row["parent"]: row["n"] for row in rows}
 
 
-def parent(table: str, row: type[Row], column: str, scope: Callable[[Actor], Scope]) -> Batch:
+def parent(table: str, row: type[Row], column: str, scope: Callable[[Actor], Scope], *, columns: str = "*") -> Batch:
     """A batch function for the one row that a column points at; None where there is none or it may not be seen."""
 
     async def batch(actor: Actor, rows: Sequence[Any], args: dict[str, Any]) -> list[Any]:
-        ids = {id_ for r in rows if (id_ := _value(r, column)) is not None}
-        found = await by_ids(table, row, scope(actor), ids)
-        return [found.get(_value(r, column)) for r in rows]
+        ids = {id_ for r in rows if (id_ := value_of(r, column)) is not None}
+        found = await by_ids(table, row, scope(actor), ids, columns=columns)
+        return [found.get(value_of(r, column)) for r in rows]
 
     return batch
 
 
-async def by_ids(table: str, row: type[Row], scope: Scope, ids: set[UUID]) -> dict[UUID, Any]:
+def needing(permission: Permission, batch: Batch) -> Batch:
+    """The same batch for those who have a permission of their own for it: what a token's scopes leave out is not
+    to be had through a field of something else."""
+
+    async def checked(actor: Actor, parents: Sequence[Any], args: dict[str, Any]) -> list[Any]:
+        actor.require(permission)
+        return await batch(actor, parents, args)
+
+    return checked
+
+
+async def by_ids(table: str, row: type[Row], scope: Scope, ids: set[UUID], *, columns: str = "*") -> dict[UUID, Any]:
     """The rows with these ids that the scope has, by id."""
     if not ids:
         return {}
     query = Query()
     rows = await db.fetch(
-        f"SELECT * FROM {table} WHERE {table}.id = ANY({query.arg(list(ids))}) AND {query.scope(scope)}",
+        f"SELECT {columns} FROM {table} WHERE {table}.id = ANY({query.arg(list(ids))}) AND {query.scope(scope)}",
         *query.args,
         row=row,
     )
@@ -189,5 +194,6 @@ def _moment(value: Any) -> str:
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 
-def _value(source: Any, column: str) -> Any:
+def value_of(source: Any, column: str) -> Any:
+    """A row's column, or the attribute of an event that stands for it."""
     return source[column] if isinstance(source, Row) else getattr(source, column)

@@ -11,9 +11,8 @@ from uuid import UUID
 
 from core import db
 from core.paging import Page
-from core.permissions import Actor
+from core.permissions import Actor, Permission
 from models.base import Query
-from models.identity import User, UserRow
 from models.mcp_servers import McpServer, McpServerRow
 from models.sessions import (
     ApprovalRow,
@@ -26,7 +25,7 @@ from models.sessions import (
     in_visible_session,
 )
 from resolvers import reading
-from resolvers.reading import children, parent
+from resolvers.reading import Batch, children, needing, parent
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +117,33 @@ async def pending_approvals(actor: Actor, *, first: int | None, after: str | Non
     )
 
 
+# Without what a tool gave back, which may be a megabyte: that is read where it is asked for.
+TOOL_COLUMNS = (
+    "id, organization_id, session_id, run_id, seq, call_id, parent_call_id, tool, arguments, status, truncated, "
+    "error_kind, error_message, created_at, started_at, ended_at, duration_ms"
+)
+
+
+def result_of_tools(column: str) -> Batch:
+    """A batch function for a large column of tool executions."""
+
+    async def batch(actor: Actor, tools: Sequence[Any], args: dict[str, Any]) -> list[Any]:
+        rows = await db.fetch(
+            f"SELECT id, {column} AS value FROM tool_executions WHERE id = ANY($1)", [tool["id"] for tool in tools]
+        )
+        found = {row["id"]: row["value"] for row in rows}
+        return [found.get(tool["id"]) for tool in tools]
+
+    return batch
+
+
 messages_of_sessions = children("messages", MessageRow, "session_id")
 runs_of_sessions = children("runs", RunRow, "session_id", order="number")
-tools_of_sessions = children("tool_executions", ToolExecutionRow, "session_id")
+tools_of_sessions = children("tool_executions", ToolExecutionRow, "session_id", columns=TOOL_COLUMNS)
 approvals_of_sessions = children("approvals", ApprovalRow, "session_id")
 pending_approvals_of_sessions = children("approvals", ApprovalRow, "session_id", where="status = 'PENDING'")
 messages_of_runs = children("messages", MessageRow, "run_id")
-tools_of_runs = children("tool_executions", ToolExecutionRow, "run_id")
+tools_of_runs = children("tool_executions", ToolExecutionRow, "run_id", columns=TOOL_COLUMNS)
 approvals_of_runs = children("approvals", ApprovalRow, "run_id")
 
 
@@ -135,14 +154,11 @@ def _in_visible(table: str) -> Any:
 session_of = parent("sessions", SessionRow, "session_id", Session.visible_to)
 run_of = parent("runs", RunRow, "run_id", _in_visible("runs"))
 message_of = parent("messages", MessageRow, "message_id", _in_visible("messages"))
-tool_execution_of = parent("tool_executions", ToolExecutionRow, "tool_execution_id", _in_visible("tool_executions"))
+tool_execution_of = parent(
+    "tool_executions", ToolExecutionRow, "tool_execution_id", _in_visible("tool_executions"), columns=TOOL_COLUMNS
+)
 approval_of = parent("approvals", ApprovalRow, "approval_id", _in_visible("approvals"))
 fork_source_of = parent("sessions", SessionRow, "forked_from_id", Session.visible_to)
-
-
-def user_in(column: str) -> Any:
-    """A batch function for the user that a column points at."""
-    return parent("users", UserRow, column, User.visible_to)
 
 
 async def approval_of_tool(actor: Actor, tools: Sequence[Any], args: dict[str, Any]) -> list[Any]:
@@ -154,22 +170,23 @@ async def approval_of_tool(actor: Actor, tools: Sequence[Any], args: dict[str, A
     return [found.get(tool["id"]) for tool in tools]
 
 
-async def servers_of_sessions(actor: Actor, parents: Sequence[Any], args: dict[str, Any]) -> list[Any]:
-    """The MCP servers of sessions, in the sessions' order of them."""
-    query = Query()
-    ids = query.arg([parent["id"] for parent in parents])
-    rows = await db.fetch(
-        "SELECT session_mcp_servers.session_id AS of_session, mcp_servers.* FROM session_mcp_servers "
-        "JOIN mcp_servers ON mcp_servers.id = session_mcp_servers.mcp_server_id "
-        f"WHERE session_mcp_servers.session_id = ANY({ids}) AND {query.scope(McpServer.visible_to(actor))} "
-        "ORDER BY session_mcp_servers.position",
-        *query.args,
-        row=McpServerRow,
+async def _servers_of_sessions(actor: Actor, parents: Sequence[Any], args: dict[str, Any]) -> list[Any]:
+    """The MCP servers of sessions, in the sessions' order of them. A server that many use is read once."""
+    links = await db.fetch(
+        "SELECT session_id, mcp_server_id FROM session_mcp_servers WHERE session_id = ANY($1) ORDER BY position",
+        [parent["id"] for parent in parents],
+    )
+    servers = await reading.by_ids(
+        "mcp_servers", McpServerRow, McpServer.visible_to(actor), {link["mcp_server_id"] for link in links}
     )
     found: dict[UUID, list[McpServerRow]] = {}
-    for row in rows:
-        found.setdefault(row["of_session"], []).append(row)
+    for link in links:
+        if server := servers.get(link["mcp_server_id"]):
+            found.setdefault(link["session_id"], []).append(server)
     return [found.get(parent["id"], []) for parent in parents]
+
+
+servers_of_sessions = needing(Permission.TOOLS_READ, _servers_of_sessions)
 
 
 def _escaped(text: str) -> str:

@@ -12,7 +12,7 @@ from core.ids import PREFIXES, decode, encode, split
 from core.permissions import Permission
 from models import audit as models
 from resolvers import audit as reads
-from resolvers.sessions import user_in
+from resolvers.identity import user_in
 from schema.connections import After, Connection, First
 from schema.fields import Info, Node, column, entity, enum_type, id_column, input_type, nested, object_type, query
 from schema.scalars import BigInt

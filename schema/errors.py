@@ -14,6 +14,14 @@ from core.errors import ErrorCode, QuarterdeckError
 
 logger = logging.getLogger(__name__)
 
+_DATABASE_AWAY = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.InterfaceError,
+    ConnectionError,
+)
+
 
 def formatted(errors: Iterable[GraphQLError]) -> list[dict[str, Any]]:
     """The `errors` of a response. Unknown failures are masked; their reason is in the log under the errorId."""
@@ -45,9 +53,11 @@ def _one(error: GraphQLError) -> dict[str, Any]:
         extensions = {"code": ErrorCode.BAD_INPUT.value}
         body["message"] = "A text holds a NUL character, which cannot be stored. Leave it out."
         logger.info("%s NUL character refused at %s", error_id, error.path)
-    elif isinstance(
-        cause, asyncpg.PostgresConnectionError | asyncpg.CannotConnectNowError | ConnectionError | TimeoutError
-    ):
+    elif isinstance(cause, asyncpg.QueryCanceledError):
+        extensions = {"code": ErrorCode.TIMEOUT.value}
+        body["message"] = "This took too long to read and was stopped. Ask for less: a smaller page, a shorter range."
+        logger.warning("%s at %s: a statement took longer than allowed", error_id, error.path)
+    elif isinstance(cause, _DATABASE_AWAY):
         extensions = {"code": ErrorCode.UNAVAILABLE.value}
         body["message"] = "The database cannot be reached at the moment. Try again shortly."
         logger.error("%s at %s", error_id, error.path, exc_info=cause)

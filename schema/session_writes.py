@@ -18,6 +18,7 @@ from core.permissions import ActorKind as ActorKindModel
 from core.permissions import Permission
 from models.sessions import SessionStatus
 from resolvers import sessions as reads
+from resolvers.identity import user_in
 from schema.fields import (
     Info,
     column,
@@ -335,7 +336,7 @@ class SessionEvent:
     data: JSON = column("The event's body as AG-UI has it.")
     actor_kind: ActorKind = column("What did it.")
 
-    @nested(reads.user_in("actor_id"))
+    @nested(user_in("actor_id"))
     def actor(self) -> LazyUser | None:
         """Who did it; for an agent, in whose name it acts."""
 

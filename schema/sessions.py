@@ -14,6 +14,7 @@ from core.ids import decode
 from core.permissions import Permission
 from models import sessions as models
 from resolvers import sessions as reads
+from resolvers.identity import user_in
 from schema.connections import After, Connection, First
 from schema.fields import (
     Info,
@@ -222,7 +223,7 @@ class Approval(Node):
     expires_at: datetime = column("When it counts as refused.")
     decided_at: datetime | None = column("When it was decided.")
 
-    @nested(reads.user_in("decided_by_id"))
+    @nested(user_in("decided_by_id"))
     def decided_by(self) -> LazyUser | None:
         """Who decided."""
 
@@ -248,8 +249,6 @@ class ToolExecution(Node):
     parent_call_id: str | None = column("The subagent's call that this call belongs to.")
     arguments: JSON = column("What the tool was called with.")
     status: ToolStatus = column("Where it is.")
-    result: JSON | None = column('MCP content blocks: `[{type: "text", text: …}]`.')
-    structured_result: JSON | None = column("The structured result, where the tool gives one.")
     truncated: bool = column("Whether the result was cut because of its size.")
     error_kind: str | None = column("tool, timeout, server_died, protocol, cancelled or too_large.")
     error_message: str | None = column("What went wrong.")
@@ -258,6 +257,14 @@ class ToolExecution(Node):
     started_at: datetime | None = column("When it began to run.")
     ended_at: datetime | None = column("When it ended.")
     duration_ms: int | None = column("How long it ran, in milliseconds.")
+
+    @nested(reads.result_of_tools("result"))
+    def result(self) -> JSON | None:
+        """MCP content blocks: `[{type: "text", text: …}]`."""
+
+    @nested(reads.result_of_tools("structured_result"))
+    def structured_result(self) -> JSON | None:
+        """The structured result, where the tool gives one."""
 
     @nested(reads.approval_of_tool)
     def approval(self) -> Approval | None:
@@ -283,7 +290,7 @@ class Message(Node):
     seq: BigInt = column("The number of the event that began it: its place in the session.")
     created_at: datetime = column("When it was begun.")
 
-    @nested(reads.user_in("author_id"))
+    @nested(user_in("author_id"))
     def author(self) -> LazyUser | None:
         """Who wrote it; null for the agent."""
 
@@ -315,7 +322,7 @@ class Run(Node):
     def usage(root: Any) -> Usage:
         return root  # type: ignore[no-any-return]
 
-    @nested(reads.user_in("started_by_id"))
+    @nested(user_in("started_by_id"))
     def started_by(self) -> LazyUser:
         """Who sent the message."""
 
@@ -373,11 +380,11 @@ class Session(Node):
     def usage(root: Any) -> Usage:
         return root  # type: ignore[no-any-return]
 
-    @nested(reads.user_in("owner_id"))
+    @nested(user_in("owner_id"))
     def owner(self) -> LazyUser:
         """Whom it belongs to now."""
 
-    @nested(reads.user_in("creator_id"))
+    @nested(user_in("creator_id"))
     def creator(self) -> LazyUser:
         """Who made it."""
 

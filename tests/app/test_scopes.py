@@ -1,0 +1,70 @@
+"""A token's scopes hold in the depth of the graph too, and an operation's size is what it really is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.clients_of_graph import Client
+from tests.conftest import Server
+
+pytestmark = pytest.mark.anyio
+
+
+async def scoped(client: Client, server: Server, *scopes: str) -> Client:
+    data = await client(
+        "mutation($input: CreateAccessTokenInput!) { createAccessToken(input: $input) { secret } }",
+        input={"name": "narrow", "scopes": list(scopes)},
+    )
+    return server.as_(data["createAccessToken"]["secret"])
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [
+        "owner { email }",
+        "creator { teams { nodes { name } } }",
+        "messages { nodes { author { role } } }",
+        "mcpServers { command }",
+    ],
+)
+async def test_what_a_token_may_not_list_it_cannot_reach_through_a_session(
+    client: Client, server: Server, selection: str
+) -> None:
+    narrow = await scoped(client, server, "SESSIONS_READ")
+    assert (await narrow("{ sessions { nodes { title } } }"))["sessions"]["nodes"]
+    refused = await narrow.refused("{ sessions { nodes { %s } } }" % selection)
+    assert set(refused.codes) == {"FORBIDDEN"}
+
+
+async def test_oneself_takes_no_permission_to_read_members(client: Client, server: Server) -> None:
+    narrow = await scoped(client, server, "PROFILE_READ")
+    assert (await narrow("{ viewer { user { name } } }"))["viewer"]["user"]["name"] == "Admin"
+    refused = await narrow.refused("{ viewer { user { teams { nodes { members { nodes { email } } } } } } }")
+    assert refused.codes == ["FORBIDDEN"]
+
+
+DEEP = (
+    "query($n: Int%s) { sessions(first: $n) { nodes { messages(first: $n) { nodes { run { messages(first: $n) "
+    "{ nodes { text } } } } } } } }"
+)
+
+
+@pytest.mark.parametrize(
+    ("default", "variables"), [("", {"n": 100}), (" = 100", {}), ("", {"n": 100.0}), (" = 100", {"n": 100})]
+)
+async def test_a_page_size_counts_however_it_is_given(client: Client, default: str, variables: dict[str, Any]) -> None:
+    refused = await client.refused(DEEP % default, **variables)
+    assert refused.codes == ["LIMIT_EXCEEDED"]
+    assert refused.extensions["limit"] == "cost"
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [("0001-01-01T00:00:00Z", "0001-01-01T02:00:00Z"), ("9999-12-31T23:00:00-23:00", "9999-12-31T23:59:59-23:00")],
+)
+async def test_the_ends_of_the_calendar_are_refused(client: Client, start: str, end: str) -> None:
+    document = "query($from: DateTime!, $to: DateTime!) { activity(from: $from, to: $to) { at } }"
+    refused = await client.refused(document, **{"from": start, "to": end})
+    assert set(refused.codes) == {"BAD_INPUT"}
