@@ -86,15 +86,6 @@ class Connection(Generic[T]):
         """How many there are in the whole list; counted only when asked for."""
 
 
-def whole(rows: Sequence[Any]) -> Page[Any]:
-    """A short list as one page."""
-
-    async def count() -> int:
-        return len(rows)
-
-    return Page(rows, False, lambda row: str(row["id"]), count)
-
-
 def _page(source: Any) -> Page[Any]:
     assert isinstance(source, Page)
     return source

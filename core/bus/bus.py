@@ -89,7 +89,7 @@ class Bus:
             raise Unavailable("the event bus is not connected: call connect() first")
         _check_channel(channel)
         # The numbers let a receiver drop what a retry sent twice, and see what the service lost.
-        previous = self._previous.pop(channel, 0)
+        previous = self._previous.get(channel, 0)
         number = self._number + 1
         text = orjson.dumps(
             {
@@ -104,6 +104,7 @@ class Bus:
                 f"a message on the bus may have {MAX_MESSAGE_BYTES} bytes, this one has {len(text)}: "
                 "store the body and send its id"
             )
+        self._previous.pop(channel, None)  # to the end of the line of those to forget
         self._number = self._previous[channel] = number
         if len(self._previous) > REMEMBERED_CHANNELS:
             self._previous.popitem(last=False)
