@@ -9,6 +9,7 @@ import os
 import platform
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -59,6 +60,8 @@ def main() -> None:
     parser.add_argument("--peers", action="store_true", help="also measure servers of Node.js, installed from npm")
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     options = parser.parse_args()
+    # A polite end from outside ends what was started, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     report = uvloop.run(_run(options))
     print(report.markdown())
     if options.json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import socket
@@ -19,6 +20,8 @@ ROOT = Path(__file__).parents[1]
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
 _TICKS = os.sysconf("SC_CLK_TCK")
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
 
 
 class NotStarted(Exception):
@@ -50,7 +53,13 @@ def started(
     kept = {key: os.environ[key] for key in ("PATH", "HOME", "LANG") if key in os.environ}
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, env=kept | environment, cwd=ROOT, stdout=output, stderr=output, start_new_session=True
+            command,
+            env=kept | environment,
+            cwd=ROOT,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            preexec_fn=_end_with_parent,
         )
     try:
         if port is not None:
@@ -95,6 +104,11 @@ def resident_bytes(pid: int) -> int:
 def database_pid(data_folder: Path) -> int:
     """The postmaster of a data folder."""
     return int((data_folder / "postmaster.pid").read_text().splitlines()[0])
+
+
+def _end_with_parent() -> None:
+    """Have Linux end this process when the bench is killed without a chance to do it."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _times(pid: int) -> list[float]:

@@ -11,7 +11,7 @@ import asyncpg
 
 from bench.load import ask
 
-TRIES = 5
+TRIES = 3
 _STATEMENT = re.compile(r" LOG:  (?:execute [^:]*|statement): (.*)")
 _LINES_WRITTEN_SECONDS = 0.05
 
