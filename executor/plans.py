@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from graphql import (
-    DirectiveNode,
     DocumentNode,
     ExecutionResult,
     FieldNode,
@@ -16,13 +15,12 @@ from graphql import (
     GraphQLField,
     GraphQLObjectType,
     GraphQLSchema,
-    Node,
     OperationDefinitionNode,
     OperationType,
+    SelectionNode,
+    SelectionSetNode,
     Undefined,
     VariableNode,
-    Visitor,
-    visit,
 )
 from graphql.execution.collect_fields import FieldDetails, FragmentDetails, collect_fields, collect_subfields
 from graphql.execution.values import VariableValues
@@ -32,8 +30,8 @@ from executor.inputs import Variables
 from executor.run import Run
 from executor.sources import Outline
 
-LARGEST_WEIGHT = 200_000
-"""Fields of all plans together; each takes about 2 KiB."""
+LARGEST_WEIGHT = 50_000
+"""Fields of all plans together; with the document's part each takes 1 to 2 KB."""
 MOST_VARIANTS = 8
 """Ways of one operation's @skip and @include that are kept."""
 
@@ -120,9 +118,10 @@ class Plan:
         self.fragments = {
             node.name.value: node for node in document.definitions if isinstance(node, FragmentDefinitionNode)
         }
-        self._unsupported = _reason(operation, self.fragments)
+        selections = _selections([operation, *self.fragments.values()])
+        self._unsupported = _reason(operation, selections)
         self._variables = Variables(schema, operation.variable_definitions or ())
-        self._conditions = tuple(dict.fromkeys(_conditions([operation, *self.fragments.values()])))
+        self._conditions = tuple(dict.fromkeys(_conditions(selections)))
         self._variants: dict[tuple[Any, ...], Variant] = {}
 
     @property
@@ -205,42 +204,31 @@ class Variant:
         return Selection(type_, fields, self.outline)
 
 
-def _reason(operation: OperationDefinitionNode, fragments: dict[str, FragmentDefinitionNode]) -> str | None:
+def _reason(operation: OperationDefinitionNode, selections: Sequence[SelectionNode]) -> str | None:
     if operation.directives:
         return "operation_directive"
-    looking = _Introspection()
-    for node in [operation, *fragments.values()]:
-        visit(node, looking)
-    return "introspection" if looking.found else None
+    if any(isinstance(node, FieldNode) and node.name.value in ("__schema", "__type") for node in selections):
+        return "introspection"
+    return None
 
 
-class _Introspection(Visitor):
-    def __init__(self) -> None:
-        super().__init__()
-        self.found = False
-
-    def enter_field(self, node: FieldNode, *args: Any) -> None:
-        if node.name.value in ("__schema", "__type"):
-            self.found = True
-
-
-def _conditions(nodes: list[Node]) -> Iterator[str]:
+def _conditions(selections: Sequence[SelectionNode]) -> Iterator[str]:
     """The variables that decide on @skip and @include."""
-    looking = _Conditions()
-    for node in nodes:
-        visit(node, looking)
-    return iter(looking.names)
+    for selection in selections:
+        for directive in selection.directives or ():
+            if directive.name.value in ("skip", "include"):
+                for argument in directive.arguments or ():
+                    if isinstance(argument.value, VariableNode):
+                        yield argument.value.name.value
 
 
-class _Conditions(Visitor):
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-
-    def enter_directive(self, node: DirectiveNode, *args: Any) -> None:
-        if node.name.value in ("skip", "include"):
-            self.names += [
-                argument.value.name.value
-                for argument in node.arguments or ()
-                if isinstance(argument.value, VariableNode)
-            ]
+def _selections(nodes: Iterable[OperationDefinitionNode | FragmentDefinitionNode]) -> list[SelectionNode]:
+    """All selections in operations and fragments."""
+    found: list[SelectionNode] = []
+    sets: list[SelectionSetNode | None] = [node.selection_set for node in nodes]
+    while sets:
+        selections = sets.pop()
+        if selections is not None:
+            found += selections.selections
+            sets += [getattr(node, "selection_set", None) for node in selections.selections]
+    return found

@@ -478,43 +478,46 @@ class _Resolutions(_Waiting):
             except Exception as error:
                 found.append(error)
         self.found = found
-        self.is_settled = not any(_has_to_wait(value) for value in found)
+        self.is_settled = not any(_has_to_wait(value, field.depth) for value in found)
 
     async def values(self) -> None:
-        self.found = await _all(self.found)
+        self.found = await _all(self.found, self.field.depth)
 
 
-def _has_to_wait(value: Any) -> bool:
-    return (
-        is_awaitable(value)
-        or hasattr(value, "__aiter__")
-        or (isinstance(value, list | tuple) and any(_has_to_wait(item) for item in value))
+def _has_to_wait(value: Any, depth: int) -> bool:
+    """Whether there is something to await in a value of so many lists within each other."""
+    if is_awaitable(value):
+        return True
+    return depth > 0 and (
+        hasattr(value, "__aiter__")
+        or (isinstance(value, list | tuple) and any(_has_to_wait(item, depth - 1) for item in value))
     )
 
 
-async def _all(values: Iterable[Any]) -> list[Any]:
+async def _all(values: Iterable[Any], depth: int) -> list[Any]:
     """Values with everything awaited; errors are among them."""
     values = list(values)
-    numbers = [number for number, value in enumerate(values) if _has_to_wait(value)]
+    numbers = [number for number, value in enumerate(values) if _has_to_wait(value, depth)]
     if len(numbers) == 1:
-        values[numbers[0]] = await _one(values[numbers[0]])
+        values[numbers[0]] = await _one(values[numbers[0]], depth)
     elif numbers:
-        for number, value in zip(
-            numbers, await asyncio.gather(*[_one(values[number]) for number in numbers]), strict=True
-        ):
+        found = await asyncio.gather(*[_one(values[number], depth) for number in numbers])
+        for number, value in zip(numbers, found, strict=True):
             values[number] = value
     return values
 
 
-async def _one(value: Any) -> Any:
+async def _one(value: Any, depth: int) -> Any:
     try:
         if is_awaitable(value):
             value = await value
-        if hasattr(value, "__aiter__"):
+        if depth and hasattr(value, "__aiter__"):
             value = [item async for item in value]
     except Exception as error:
         return error
-    return await _all(value) if isinstance(value, list | tuple) and _has_to_wait(value) else value
+    if depth and isinstance(value, list | tuple) and _has_to_wait(value, depth):
+        return await _all(value, depth - 1)
+    return value
 
 
 async def _gather(values: Sequence[Awaitable[Any]]) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from operator import methodcaller
 from typing import NewType
 
 import strawberry
@@ -54,7 +55,7 @@ SCALARS = {
     datetime: strawberry.scalar(
         name="DateTime",
         description="A time with its zone, as RFC 3339 has it: `2026-01-31T12:00:00Z`. Given out in UTC.",
-        serialize=lambda value: value.isoformat(),
+        serialize=methodcaller("isoformat"),
         parse_value=_moment,
     ),
     BigInt: strawberry.scalar(

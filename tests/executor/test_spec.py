@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from inspect import isawaitable
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from graphql import (
@@ -531,6 +531,23 @@ async def test_awaitables_iterators_and_async_iterators_in_results() -> None:
         "breaks": None,
     }
     assert {tuple(error["path"]) for error in errors} == {("awaited", 2), ("many", 3), ("breaks",)}
+
+
+async def test_a_tuple_is_an_object_where_the_schema_says_so() -> None:
+    class Pair(NamedTuple):
+        first: Any
+        second: int
+
+    schema = build_schema("type Query { pair: Pair pairs: [Pair] } type Pair { first: Int second: Int! }")
+    schema.type_map["Pair"].fields["first"].resolve = lambda pair, _: pair.first  # type: ignore[attr-defined]
+    fields = schema.type_map["Query"].fields  # type: ignore[attr-defined]
+    for make in (lambda value: lambda *_: value, later_returns):
+        fields["pair"].resolve = lambda *_, make=make: make(Pair(later(1), 2))(None)
+        fields["pairs"].resolve = lambda *_, make=make: make([Pair(later(1), 2), Pair(None, 3)])(None)
+        assert await both(schema, "{ pair { first second } pairs { first second } }") == (
+            {"pair": {"first": 1, "second": 2}, "pairs": [{"first": 1, "second": 2}, {"first": None, "second": 3}]},
+            [],
+        )
 
 
 async def fails_later() -> Any:
