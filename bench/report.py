@@ -35,7 +35,9 @@ class Report:
 
     def markdown(self) -> str:
         """The tables."""
-        parts = [f"{self.machine} {self.data}", self._requests()]
+        parts = [f"{self.machine} {self.data}"]
+        if self.requests:
+            parts.append(self._requests())
         if self.streams:
             parts.append(self._streams())
         parts += [self._growth(growth) for growth in self.growths]
