@@ -25,6 +25,7 @@ from services.identity.housekeeping import remove_stale_credentials
 from services.identity.revocations import revocations
 from services.parts import Parts, install
 from services.runs.executor import RunExecutor
+from services.sessions.pruning import prune_session_changes
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +137,7 @@ async def _keep_house() -> None:
         try:
             await remove_stale_credentials()
             await db.execute("DELETE FROM idempotency_keys WHERE created_at < now() - interval '7 days'")
-            await db.execute("DELETE FROM session_changes WHERE at < now() - interval '7 days'")
+            await prune_session_changes()
         except Exception:
             logger.exception("Housekeeping failed; it is tried again in an hour.")
         await asyncio.sleep(HOUSEKEEPING_SECONDS)

@@ -142,6 +142,8 @@ class Session(Model):
     created_at = fields.DatetimeField(auto_now_add=True)
     updated_at = fields.DatetimeField(auto_now_add=True)
     archived_at = fields.DatetimeField(null=True)
+    terminated_at = fields.DatetimeField(null=True)
+    """Set for good: what was terminated stays so, whatever its status becomes."""
 
     class Meta:
         table = "sessions"
@@ -230,6 +232,7 @@ class Message(Model):
     class Meta:
         table = "messages"
         unique_together = (("session_id", "seq"),)
+        indexes = [("run_id", "seq")]
 
 
 class ToolExecution(Model):
@@ -279,7 +282,12 @@ class Approval(Model):
 
     class Meta:
         table = "approvals"
-        indexes = [("session_id", "seq"), ("run_id",), ("organization_id", "status", "created_at")]
+        indexes = [
+            ("session_id", "seq"),
+            ("run_id",),
+            ("tool_execution_id",),
+            ("organization_id", "status", "created_at"),
+        ]
 
 
 class RuntimeStateRecord(Model):

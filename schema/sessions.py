@@ -359,6 +359,7 @@ class Session(Node):
     created_at: datetime = column("When it was made.")
     updated_at: datetime = column("When something last happened in it.")
     archived_at: datetime | None = column("When it was put away.")
+    terminated_at: datetime | None = column("When it was stopped for good.")
     forked_at_message_id: strawberry.ID | None = id_column(
         "Message", "The message of `forkedFrom` where it goes on from.", name="forked_at_message_id"
     )

@@ -15,12 +15,13 @@ from uuid import UUID
 
 from core import db
 from core.bus import BusMessage
-from core.errors import BadInput, SlowConsumer
+from core.errors import BadInput, CursorExpired, SlowConsumer
 from core.paging import decode_cursor, encode_cursor
 from core.permissions import Actor
 from models.base import Query
 from models.sessions import Session, SessionRow
 from services.parts import parts
+from services.sessions.pruning import KEPT_DAYS, has_pruned_after
 from services.work import organization_channel
 
 PAGE = 200
@@ -52,9 +53,10 @@ async def session_changes(
     """Changes after a cursor (None: from now on) of the sessions the actor may see and the filter takes.
 
     A change that the filter does not take is told as REMOVED, once until the filter takes the session again: whoever
-    keeps a list may have it there.
+    keeps a list may have it there. Raises CursorExpired where changes after the cursor are no longer kept.
     """
     removed: set[UUID] = set()
+    kept = after is None
     xid, id_ = _position(after or await current_cursor(actor))
     while True:
         async with parts().bus.subscribe(organization_channel(actor.organization_id)) as notices:
@@ -64,6 +66,15 @@ async def session_changes(
                     if isinstance(await notices.next(wait), BusMessage):
                         watchful_until = time.monotonic() + WATCHFUL_SECONDS
                     rows = await _read(actor, xid, id_)
+                    # Asked after reading, so that what was there then has not been missed. And once: who listens
+                    # in a quiet organisation keeps an old place, and misses nothing.
+                    if not kept and await has_pruned_after(xid, id_):
+                        raise CursorExpired(
+                            f"Changes are kept for {KEPT_DAYS} days, and this cursor is older. Read the list of "
+                            "sessions again, and go on from sessionChangesCursor.",
+                            field="after",
+                        )
+                    kept = True
                     for row in rows:
                         xid, id_ = row["xid"], row["id"]
                         session, kind = row["session"], row["kind"]

@@ -135,7 +135,7 @@ async def _insert(work: Work, source: SessionRow, new: UUID, title: str, message
         "system_prompt, permission_mode, options, labels, forked_from_id, forked_at_message_id, last_event_seq, "
         "message_count, tool_execution_count, request_count, created_at, updated_at) "
         "SELECT $2, organization_id, $3, $3, $4, 'CREATED', 'PRIVATE', runtime, model, system_prompt, permission_mode, "
-        "options - 'terminated', labels, id, $5, 0, 0, 0, 0, $6, $6 FROM sessions WHERE id = $1",
+        "options, labels, id, $5, 0, 0, 0, 0, $6, $6 FROM sessions WHERE id = $1",
         source["id"],
         new,
         work.actor.user_id,

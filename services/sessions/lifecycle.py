@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from core import db
-from core.errors import BadInput, NotFound, TooLarge, Unavailable
+from core.errors import BadInput, IllegalTransition, NotFound, TooLarge, Unavailable
 from core.ids import encode, new_id
 from core.permissions import Actor
 from models.base import Query
@@ -104,10 +104,14 @@ async def create_session(actor: Actor, new: NewSession, *, key: str | None = Non
 
 
 async def update_session(actor: Actor, session_id: UUID, changes: SessionChanges) -> SessionRow:
-    """Change a session; what runs already goes on with the options it began with."""
+    """Change a session; what runs already goes on with the options it began with.
+
+    Raises BadInput, NotFound, TooLarge, and IllegalTransition for a session that is over or put away.
+    """
     _check_texts(changes.model, changes.system_prompt)
     async with write(actor, "session.update") as work:
         row = await work.lock_session(session_id)
+        _check_may_change(row)
         values: dict[str, Any] = {}
         if changes.title is not None:
             values["title"] = check_title(changes.title, default="")
@@ -166,7 +170,6 @@ async def terminate_session(actor: Actor, session_id: UUID) -> SessionRow:
         work.changed(before={"status": row["status"]}, after={"status": SessionStatus.TERMINATED})
         await change_status(work, SessionStatus.TERMINATED)
         await interrupt_open_runs(work, "The session was terminated.")
-        await Session.filter(id=row["id"]).using_db(work.tx.orm).update(options=row["options"] | {"terminated": True})
     return await _fresh(actor, session_id)
 
 
@@ -251,6 +254,18 @@ def _runtime(asked: str | None, model: str | None) -> str:
     if not available:
         raise Unavailable(f"The runtime {name} cannot be used here: {reason}", field="runtime")
     return name
+
+
+def _check_may_change(row: SessionRow) -> None:
+    if row["terminated_at"] is not None or row["status"] == SessionStatus.TERMINATED:
+        advice = "It was terminated: fork it, and change the fork."
+    elif row["status"] == SessionStatus.ARCHIVED:
+        advice = "It is archived: bring it back with resumeSession first."
+    else:
+        return
+    raise IllegalTransition(
+        f"This session takes no changes. {advice}", field="sessionId", status=SessionStatus(row["status"]).value
+    )
 
 
 def _check_texts(model: str | None, system_prompt: str | None) -> None:

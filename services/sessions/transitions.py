@@ -40,7 +40,7 @@ def _nothing_under_way(session: SessionRow, to: SessionStatus, run_open: bool) -
 
 
 def _terminated_stays(session: SessionRow, to: SessionStatus, run_open: bool) -> str | None:
-    if session["status"] == S.ARCHIVED and session["options"].get("terminated"):
+    if session["status"] == S.ARCHIVED and session["terminated_at"] is not None:
         return "This session was terminated before it was archived; it cannot be used again. Fork it instead."
     return None
 
@@ -68,7 +68,9 @@ async def change_status(work: Work, to: SessionStatus) -> None:
             raise IllegalTransition(reason, field="sessionId", status=current.value)
     await work.tx.execute(
         "UPDATE sessions SET status = $2, updated_at = $3, "
-        "archived_at = CASE WHEN $2::varchar = 'ARCHIVED' THEN $3::timestamptz END WHERE id = $1",
+        "archived_at = CASE WHEN $2::varchar = 'ARCHIVED' THEN $3::timestamptz END, "
+        "terminated_at = CASE WHEN $2::varchar = 'TERMINATED' THEN $3::timestamptz ELSE terminated_at END "
+        "WHERE id = $1",
         session["id"],
         to.value,
         work.at,
