@@ -14,6 +14,7 @@ from core.errors import QuarterdeckError
 from core.ids import encode
 from core.settings import Settings
 from models.audit import INSTALLATION
+from models.migrate import role_statements
 from services.audit_verification import chains, verify
 
 Echo = Callable[[str], object]
@@ -79,12 +80,18 @@ async def _timescaledb(program: Program) -> AsyncIterator[Finding]:
 
 async def _role(program: Program) -> AsyncIterator[Finding]:
     may = await db.fetchval("SELECT has_table_privilege(current_user, 'audit_records', 'UPDATE, DELETE, TRUNCATE')")
-    role = await db.fetchval("SELECT current_user")
-    yield Finding(
-        "bad" if may else "good",
-        "role",
-        f"works as {role}, which {'may change' if may else 'can only add to'} the audit log",
-    )
+    role = await db.fetchval("SELECT quote_ident(current_user)")
+    if not may:
+        yield Finding("good", "role", f"works as {role}, which can only add to the audit log")
+    elif role == db.APP_ROLE:
+        yield Finding("bad", "role", f"works as {role}, which may change the audit log: run `quarterdeck migrate`")
+    else:
+        yield Finding(
+            "note",
+            "role",
+            f"works as {role}, whom triggers alone keep from changing the audit log; a superuser can run "
+            f"{role_statements(role)} then run `quarterdeck migrate`",
+        )
 
 
 async def _bus(program: Program) -> AsyncIterator[Finding]:

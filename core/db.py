@@ -7,8 +7,8 @@ and neither session advisory locks nor LISTEN, may be used on them.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar, overload
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -16,13 +16,29 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import asyncpg
 import orjson
 from tortoise import Tortoise, connections
+from tortoise.exceptions import DBConnectionError
 from tortoise.transactions import in_transaction
+
+from core.errors import Unavailable
 
 APP_ROLE = "quarterdeck_app"
 """The role the application works as. It may not change or delete audit records; migrations run without it."""
 
 LONGEST_STATEMENT = "30s"
 """No statement of a request or a worker takes longer; migrations have all the time they need."""
+
+CONNECT_SECONDS = 10.0
+
+# Who makes a role is a member of it at once since PostgreSQL 16, but one that may not become it.
+MAY_BECOME_APP_ROLE = f"""
+SELECT pg_has_role(
+    current_user, oid, CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END)
+FROM pg_roles WHERE rolname = '{APP_ROLE}'
+"""
+"""Whether this user may work as the application's role; no row where there is none."""
+
+# Somebody may have made the role after the last migration, which then gave it nothing.
+_APP_ROLE_HAS_TABLES = f"SELECT has_table_privilege('{APP_ROLE}', to_regclass('public.audit_records'), 'INSERT')"
 
 R = TypeVar("R", bound=asyncpg.Record)
 queries_seen: ContextVar[list[str] | None] = ContextVar("queries_seen", default=None)
@@ -61,7 +77,10 @@ def tortoise_config(
         "application_name": "quarterdeck",
         "init": _prepare,
         "connection_class": _Connection,
-        "server_settings": {"jit": "off", "statement_timeout": statement_timeout} | ({"role": role} if role else {}),
+        "timeout": CONNECT_SECONDS,
+        # A schema of the user's name, or another default of the server, must not take our tables' place.
+        "server_settings": {"jit": "off", "statement_timeout": statement_timeout, "search_path": "public"}
+        | ({"role": role} if role else {}),
     }
     if "sslmode" in options:
         credentials["ssl"] = options["sslmode"]
@@ -79,12 +98,53 @@ def tortoise_config(
     }
 
 
-async def connect(url: str, *, pool_size: int, role: str | None = APP_ROLE) -> None:
-    """Open the pool and make the models usable from every task. Raises asyncpg's errors."""
-    config = tortoise_config(url, pool_size=pool_size, role=role, statement_timeout=LONGEST_STATEMENT)
-    await Tortoise.init(config=config, _enable_global_fallback=True)
-    async with acquire() as connection:
-        await connection.fetchval("SELECT 1")
+async def connect(url: str, *, pool_size: int) -> None:
+    """Open the pool, as the application's role where that can be, and make the models usable from every task.
+
+    Raises Unavailable, which names the host, port and database.
+    """
+    alone = await connect_alone(url)
+    try:
+        restricted = await alone.fetchval(MAY_BECOME_APP_ROLE) and await alone.fetchval(_APP_ROLE_HAS_TABLES)
+    finally:
+        await alone.close(timeout=CONNECT_SECONDS)
+    config = tortoise_config(
+        url, pool_size=pool_size, role=APP_ROLE if restricted else None, statement_timeout=LONGEST_STATEMENT
+    )
+    with _said_in_a_line(config):
+        await Tortoise.init(config=config, _enable_global_fallback=True)
+        async with acquire() as connection:
+            await connection.fetchval("SELECT 1")
+
+
+async def connect_alone(url: str) -> asyncpg.Connection:
+    """One connection outside of the pool, as the URL's own user; the caller closes it. Raises Unavailable."""
+    config = tortoise_config(url, pool_size=1, role=None)
+    credentials = config["connections"]["default"]["credentials"]
+    with _said_in_a_line(config):
+        return await asyncpg.connect(
+            host=credentials["host"],
+            port=credentials["port"],
+            user=credentials["user"],
+            password=credentials["password"],
+            database=credentials["database"],
+            ssl=credentials.get("ssl"),
+            timeout=CONNECT_SECONDS,
+            server_settings=credentials["server_settings"],
+        )
+
+
+@contextmanager
+def _said_in_a_line(config: dict[str, Any]) -> Iterator[None]:
+    to = config["connections"]["default"]["credentials"]
+    try:
+        yield
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, DBConnectionError) as error:
+        reason = str(error).partition("\n")[0] or ("no answer" if isinstance(error, TimeoutError) else repr(error))
+        raise Unavailable(
+            f"The database {to['database']!r} at {to['host']}:{to['port']} cannot be used: {reason}. "
+            "Check QUARTERDECK_DATABASE_URL and the server."
+        ) from None
 
 
 async def close() -> None:

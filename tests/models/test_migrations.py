@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -14,6 +15,7 @@ from tortoise.migrations.api import migrate as run_migrations
 
 from core import db
 from core.db import APP_ROLE, tortoise_config
+from core.errors import Unavailable
 from models.migrate import APPEND_ONLY, FOR_MAKEMIGRATIONS, migrate
 from tests.databases import TestServer
 
@@ -152,6 +154,130 @@ async def migrated_connection(database_url: str) -> AsyncIterator[asyncpg.Connec
     connection = await asyncpg.connect(database_url)
     yield connection
     await connection.close()
+
+
+@pytest.fixture
+def untouched() -> Iterator[TestServer]:
+    """A server where nobody has made the application's role: roles belong to the server, not to a database."""
+    with TestServer() as found:
+        yield found
+
+
+async def run_sql(url: str, *statements: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def owned_by(server: TestServer, user: str, rights: str = "") -> tuple[str, str]:
+    """The URLs of a new database for a superuser, and for its owner, who is none."""
+    url = server.create_database()
+    name = urlsplit(url).path.removeprefix("/")
+    await run_sql(
+        url,
+        "DROP EXTENSION IF EXISTS timescaledb CASCADE",
+        f'CREATE ROLE "{user}" LOGIN {rights}',
+        f'ALTER DATABASE {name} OWNER TO "{user}"',
+    )
+    return url, urlsplit(url)._replace(netloc=f"{user}@").geturl()
+
+
+async def working_role(url: str) -> str:
+    await db.connect(url, pool_size=2)
+    try:
+        await db.fetchval("SELECT count(*) FROM users")
+        return str(await db.fetchval("SELECT current_user"))
+    finally:
+        await db.close()
+
+
+async def refusal_of_change(url: str) -> None:
+    await db.connect(url, pool_size=2)
+    try:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await db.execute("DELETE FROM audit_records")
+    finally:
+        await db.close()
+
+
+async def test_owners_who_are_no_superusers_work_as_far_as_their_rights_go(
+    untouched: TestServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Without CREATEROLE there is no role: the application works as its user, and says what to do.
+    admin, plain = await owned_by(untouched, "plain-owner")
+    await migrate(plain)
+    assert 'CREATE ROLE quarterdeck_app NOLOGIN; GRANT quarterdeck_app TO "plain-owner";' in caplog.text
+    assert await working_role(plain) == "plain-owner"
+    await refusal_of_change(plain)
+
+    # With it, the role is made, and worked as; also the second time.
+    _, maker = await owned_by(untouched, "maker", "CREATEROLE")
+    for _ in range(2):
+        await migrate(maker)
+        assert await working_role(maker) == APP_ROLE
+    await refusal_of_change(maker)
+
+    # The role is another user's now, who alone may give it.
+    _, second = await owned_by(untouched, "second-maker", "CREATEROLE")
+    await migrate(second)
+    assert await working_role(second) == "second-maker"
+
+    # What was said helps: the next migration gives the role what it needs, and until then nothing changes.
+    await run_sql(admin, f'GRANT {APP_ROLE} TO "plain-owner"')
+    assert await working_role(plain) == "plain-owner"
+    await migrate(plain)
+    assert await working_role(plain) == APP_ROLE
+    await refusal_of_change(plain)
+
+
+async def test_what_others_keep_in_the_schema_and_where_they_look_is_none_of_our_business(
+    untouched: TestServer,
+) -> None:
+    admin, owner = await owned_by(untouched, "among-others", "CREATEROLE")
+    name = urlsplit(admin).path.removeprefix("/")
+    await run_sql(
+        admin,
+        "CREATE TABLE public.foreign_table (id int)",
+        "CREATE FUNCTION public.foreign_function() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "REVOKE ALL ON FUNCTION public.foreign_function() FROM public",
+        'CREATE SCHEMA "among-others" AUTHORIZATION "among-others"',
+        f"ALTER DATABASE {name} SET search_path = pg_catalog",
+    )
+    await migrate(owner)
+    assert await working_role(owner) == APP_ROLE
+    connection = await asyncpg.connect(admin)
+    try:
+        assert await connection.fetchval("SELECT to_regclass('public.users') IS NOT NULL")
+        assert await connection.fetchval("SELECT has_table_privilege($1, 'public.sessions', 'UPDATE')", APP_ROLE)
+        assert not await connection.fetchval(
+            "SELECT has_table_privilege($1, 'public.foreign_table', 'SELECT')", APP_ROLE
+        )
+    finally:
+        await connection.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql://nobody:hush@127.0.0.1:1/none", ("127.0.0.1:1", "'none'", "Connect")),
+        ("postgresql://nobody:hush@nowhere.invalid/none", ("nowhere.invalid:5432", "'none'")),
+    ],
+)
+async def test_a_database_that_cannot_be_reached_is_named_without_its_password(url: str, said: tuple[str, ...]) -> None:
+    for attempt in (migrate(url), db.connect(url, pool_size=2)):
+        with pytest.raises(Unavailable) as refused:
+            await attempt
+        assert all(word in refused.value.message for word in said), refused.value.message
+        assert "hush" not in refused.value.message
+
+
+async def test_a_database_or_a_user_that_is_not_there_is_said(postgres: TestServer, empty: str) -> None:
+    for url in (empty.replace("/test_", "/missing_"), urlsplit(empty)._replace(netloc="nobody@").geturl()):
+        with pytest.raises(Unavailable, match="does not exist"):
+            await migrate(url)
 
 
 def test_migrations_are_configured_without_a_database() -> None:
