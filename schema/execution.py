@@ -40,7 +40,8 @@ from schema.plans import outline_of
 Body = dict[str, Any]
 
 # Documents are kept by the memory they take, so that a flood of large ones cannot fill it.
-CACHE_CHARACTERS = 4_000_000
+# A document takes about 100 bytes of memory for each of its characters.
+CACHE_CHARACTERS = 1_000_000
 LARGEST_DOCUMENT = 200_000
 MOST_SIZES = 8
 """Page sizes by variables that are remembered of a document."""
@@ -56,7 +57,7 @@ class Request:
 
 
 @dataclass(eq=False)
-class Refused(Exception):  # noqa: N818  (it is an answer, not a failure)
+class Refused(Exception):
     """The request was refused before execution: a response without `data`."""
 
     body: Body

@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, TypeVar, dataclass_transform
 from uuid import UUID
 
@@ -235,8 +235,7 @@ async def _admit(info: Info, permission: Permission | None) -> None:
 
 
 def _shower(kind: str) -> Callable[[UUID], str]:
-    prefix = PREFIXES[kind]
-    return lambda value: encode(prefix, value)
+    return partial(encode, PREFIXES[kind])
 
 
 def _with_signature(resolver: Any, declaration: Any, parameters: list[inspect.Parameter]) -> Any:
