@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from joserfc.jwk import OctKey
 from core.errors import NotFound, Unavailable
 
 _NONCE = 12
+SHORTEST_SECRET = 32
+"""Bytes."""
 
 
 class Vault:
@@ -30,6 +34,8 @@ class Vault:
         self._seal = AESGCM(_derive(secret, b"seal"))
         self._sign = OctKey.import_key(_derive(secret, b"sign"))
         self.audit_key = _derive(secret, b"audit")
+        self.fingerprint = _derive(secret, b"fingerprint")
+        """Tells whether two processes have the same secret, and nothing about it."""
 
     def seal(self, value: Any, *, purpose: str) -> bytes:
         """Encrypt a JSON value (AES-256-GCM). `purpose` must be given again to open it."""
@@ -64,19 +70,40 @@ class Vault:
 
 
 def installation_secret(given: str | None, folder: Path) -> bytes:
-    """The secret from the settings, or one that is made once and kept in the data folder (mode 0600)."""
+    """The secret from the settings, or one that is made once and kept in the data folder (mode 0600).
+
+    Raises Unavailable where it is too short to be one.
+    """
     if given:
-        if len(given) < 32:
-            raise Unavailable("QUARTERDECK_SECRET_KEY is too short: give it at least 32 random characters.")
+        if len(given) < SHORTEST_SECRET:
+            raise Unavailable(
+                f"QUARTERDECK_SECRET_KEY is too short: give it at least {SHORTEST_SECRET} random characters."
+            )
         return given.encode()
     path = folder / "secret.key"
+    if not path.exists():
+        _make_secret(path)
+    secret = path.read_bytes()
+    if len(secret) < SHORTEST_SECRET:
+        raise Unavailable(
+            f"The key in {path} is damaged: it has {len(secret)} bytes. Restore the file from a copy, or set "
+            "QUARTERDECK_SECRET_KEY; without a copy, remove it to have a new one, and enter stored secrets again."
+        )
+    return secret
+
+
+def _make_secret(path: Path) -> None:
+    """Whole or not at all: a crash leaves no half of a key, and of several processes one is first."""
+    handle, name = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_bytes()
-    with os.fdopen(handle, "wb") as file:
-        file.write(secrets.token_urlsafe(48).encode())
-    return path.read_bytes()
+        with os.fdopen(handle, "wb") as file:
+            file.write(secrets.token_urlsafe(48).encode())
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):
+            os.link(name, path)
+    finally:
+        os.unlink(name)
 
 
 def new_secret(prefix: str) -> str:
