@@ -144,7 +144,8 @@ class _Writer:
             if type_.name == "Boolean":
                 return f"(w if (w := {value}) is True or w is False else {careful}(w))"
             return f"{careful}({value})"
-        if not self._items:
+        if not self._items or not isinstance(field.source, Read) or field.source.show is not None:
+            # A function or an attribute may give an exception, which many scalars would take for a value.
             return f"{careful}({value})"
         coerce = self._name(type_.coerce_output_value)
         return f"(x if (w := {value}) is not None and (x := {coerce}(w)) is not None and x is not U else {careful}(w))"

@@ -678,6 +678,30 @@ async def test_rows_that_need_care_do_not_disturb_others() -> None:
     assert found.data["books"][51] == {"pages": [{"n": 1}, {"n": 2}]}
 
 
+@pytest.mark.parametrize("worth", [0, 64])
+async def test_an_exception_is_never_a_value(worth: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("executor.fields.WORTH_GENERATING", worth)
+    anything = GraphQLScalarType("Anything", serialize=lambda value: value)
+    names = ("called", "shown", "read")
+    thing = GraphQLObjectType("Thing", {name: GraphQLField(anything, resolve=fails) for name in names})
+    schema = query(things=GraphQLField(GraphQLList(thing)))
+
+    @dataclass
+    class Row:
+        read: Any = field(default_factory=lambda: ValueError("broken"))
+
+    sources: list[Source] = [
+        Call(lambda row: ValueError("broken")),
+        Read("read", lambda value: ValueError("broken")),
+        Read("read"),
+    ]
+    known = dict(zip(names, sources, strict=True))
+    outline = Outline(source=lambda f: next((known[n] for n in names if thing.fields[n] is f), Outline().source(f)))
+    data, errors = await both(schema, "{ things { called shown read } }", root={"things": [Row()]}, outline=outline)
+    assert data == {"things": [dict.fromkeys(names)]}
+    assert len(errors) == 3
+
+
 async def test_a_client_that_goes_away_ends_the_calls() -> None:
     began, ended = asyncio.Event(), asyncio.Event()
 
