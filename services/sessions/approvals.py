@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 from uuid import UUID
 
@@ -16,8 +17,11 @@ from models.sessions import ApprovalRow, ApprovalStatus, RunRow, in_visible_sess
 from services.identity.actors import system_actor
 from services.parts import parts
 from services.runs.queue import enqueue_next
+from services.runs.storable import check_storable
 from services.sessions.transitions import follow_runs
 from services.work import Work, write
+
+logger = logging.getLogger(__name__)
 
 
 async def decide_approval(
@@ -32,6 +36,7 @@ async def decide_approval(
     if arguments is not None:
         if not approve:
             raise BadInput("Arguments are edited only with an approval.", field="arguments")
+        check_storable(arguments, field="arguments")
         if len(orjson.dumps(arguments)) > parts().settings.max_arguments_bytes:
             raise TooLarge(f"Arguments have at most {parts().settings.max_arguments_bytes} bytes.", field="arguments")
     async with write(actor, "approval.decide") as work:
@@ -58,19 +63,33 @@ async def decide_approval(
 
 
 async def expire_approvals() -> int:
-    """Let approvals whose time is over count as denied; returns how many. Called by workers."""
+    """Let approvals whose time is over count as denied; returns how many. Called by workers.
+
+    One that cannot be settled is logged and tried again; it does not keep the others waiting.
+    """
     due = await db.fetch(
-        "SELECT id, session_id, organization_id FROM approvals WHERE status = 'PENDING' AND expires_at < now() LIMIT "
-        "100"
+        "SELECT id, session_id, organization_id FROM approvals WHERE status = 'PENDING' AND expires_at < now() "
+        "ORDER BY expires_at LIMIT 100"
     )
+    expired = 0
     for row in due:
-        async with write(system_actor(row["organization_id"]), "approval.expire") as work:
-            await work.hold_session(row["session_id"])
-            approval = await _lock(work, row["id"])
-            work.target("Approval", row["id"])
-            if approval["status"] == ApprovalStatus.PENDING:
-                await _settle(work, approval, ApprovalStatus.EXPIRED, note="Nobody decided in time.", arguments=None)
-    return len(due)
+        try:
+            expired += await _expire(row["id"], row["session_id"], row["organization_id"])
+        except Exception:
+            logger.exception("Approval %s could not expire; it is tried again.", encode("apr", row["id"]))
+    return expired
+
+
+async def _expire(approval_id: UUID, session_id: UUID, organization_id: UUID) -> bool:
+    async with write(system_actor(organization_id), "approval.expire") as work:
+        await work.hold_session(session_id)
+        approval = await _lock(work, approval_id)
+        work.target("Approval", approval_id)
+        if approval["status"] != ApprovalStatus.PENDING:
+            work.entry.action = ""  # somebody has decided in the meantime
+            return False
+        await _settle(work, approval, ApprovalStatus.EXPIRED, note="Nobody decided in time.", arguments=None)
+        return True
 
 
 async def _settle(

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic.alias_generators import to_camel
 
 from core.errors import BadInput
+from services.runs.storable import check_storable
 
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}\Z")
 _LABEL_NAME = re.compile(r"[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?\Z")
@@ -115,6 +116,8 @@ class SessionOptions(_Strict):
 
 def check_options(given: dict[str, Any], *, field: str = "options") -> SessionOptions:
     """Options from a client's input (snake_case); BadInput with all problems at once, each with its place."""
+    for name, value in given.items():
+        check_storable(value, field=f"{field}.{to_camel(name)}")
     try:
         return SessionOptions.model_validate(given)
     except ValidationError as error:
