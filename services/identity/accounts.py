@@ -8,7 +8,7 @@ from uuid import UUID
 from core import db
 from core.errors import BadInput, Conflict, Forbidden, NotFound
 from core.ids import new_id
-from core.permissions import Actor, Permission, Role, at_least
+from core.permissions import Actor, Permission, Role, at_least, permissions_of
 from models.base import Query
 from models.identity import ConnectionKind, OrganizationRow, User, UserKind, UserRow
 from services import idempotency
@@ -17,6 +17,7 @@ from services.identity.actors import system_actor
 from services.identity.checks import check_email, check_name, check_slug, slug_of
 from services.identity.proving import Candidate, prove
 from services.identity.revocations import tell_changed
+from services.runs.endings import interrupt_runs_of
 from services.work import Work, write
 
 _COLUMNS = "id, organization_id, kind, name, email, role, deactivated_at, last_seen_at, created_at"
@@ -96,6 +97,7 @@ async def update_user(
     """Rename, change the role of, deactivate or reactivate a user; None leaves a thing as it is.
 
     Who is deactivated is signed out everywhere for good: web sessions, access tokens and sign-in links are revoked.
+    What runs for somebody who is deactivated, or may write no more, is interrupted.
     Raises BadInput, Forbidden, NotFound, and Conflict where the organisation would be left without an owner.
     """
     name = None if name is None else check_name(name)
@@ -129,6 +131,8 @@ async def update_user(
             await _revoke_all(work, user_id)
         work.changed(before=_public(before), after=_public(row))
         work.after_commit(lambda: tell_changed(user_id))
+        if not is_active or Permission.SESSIONS_WRITE not in permissions_of(new_role):
+            work.after_commit(lambda: interrupt_runs_of(actor, user_id))
     return row
 
 

@@ -12,9 +12,9 @@ from uuid import UUID
 
 from core import db
 from core.bus import BusMessage
-from core.errors import QuarterdeckError
+from core.errors import Forbidden, QuarterdeckError
 from core.ids import encode
-from core.permissions import Actor, ActorKind, Role, permissions_of
+from core.permissions import Actor, ActorKind, Permission, Role, permissions_of
 from integrations.agents.base import (
     Decision,
     RunEnded,
@@ -33,12 +33,12 @@ from models.sessions import RunRow, RunStatus, SessionRow, SessionStatus
 from services.identity.actors import system_actor
 from services.parts import parts
 from services.runs.configuration import runtime_config
-from services.runs.endings import INTERRUPTS, lost_with_worker
+from services.runs.endings import INTERRUPTS, end_run, lost_with_worker
 from services.runs.queue import job_of
 from services.runs.recorder import Fenced, Recorder, record_refusal
 from services.sessions.approvals import expire_approvals
 from services.sessions.options import load_options
-from services.work import write
+from services.work import Work, write
 
 logger = logging.getLogger(__name__)
 
@@ -80,8 +80,8 @@ class RunExecutor:
         finally:
             self._claimed.discard(job.key)
 
-    async def _execute(self, run: RunRow, session: SessionRow) -> None:
-        recorder = Recorder(await _agent(run), session, run, load_options(session["options"]))
+    async def _execute(self, run: RunRow, session: SessionRow, agent: Actor) -> None:
+        recorder = Recorder(agent, session, run, load_options(session["options"]))
         try:
             await self._drive(run, session, recorder)
         except Fenced:
@@ -179,7 +179,7 @@ async def unfinished_jobs() -> list[Job]:
     return [job_of(row["id"], row["organization_id"], row["segment"]) for row in rows if row["status"] != "WAITING"]
 
 
-async def _claim(job: Job) -> tuple[RunRow, SessionRow] | None:
+async def _claim(job: Job) -> tuple[RunRow, SessionRow, Actor] | None:
     found = await db.fetchrow(
         "SELECT session_id, organization_id, status, executor, segment FROM runs WHERE id = $1", job.run_id
     )
@@ -205,6 +205,11 @@ async def _claim(job: Job) -> tuple[RunRow, SessionRow] | None:
             run["number"],
         )
         if earlier:
+            return None
+        try:
+            agent = await _agent(work, run)
+        except Forbidden as error:
+            await end_run(work, run, RunStatus.FAILED, error_code=error.code.value, error_message=error.message)
             return None
         await work.tx.execute(
             "UPDATE runs SET status = 'RUNNING', executor = $2, started_at = coalesce(started_at, $3) WHERE id = $1",
@@ -236,7 +241,7 @@ async def _claim(job: Job) -> tuple[RunRow, SessionRow] | None:
                 )
                 record_refusal(work, run, tool["id"], tool["call_id"], tool["tool"], reason)
         work.session_changed("UPDATED")
-        return run, session
+        return run, session, agent
 
 
 _DECIDED = """
@@ -285,15 +290,29 @@ def _denial(status: str, note: str | None) -> str:
     return f"A human refused this call: {note}" if note else "A human refused this call."
 
 
-async def _agent(run: RunRow) -> Actor:
-    """The agent acts with the rights of whoever started the run, and in their name."""
-    role = Role(await db.fetchval("SELECT role FROM users WHERE id = $1", run["started_by_id"]))
+async def _agent(work: Work, run: RunRow) -> Actor:
+    """The agent acts with the rights of whoever started the run, and in their name.
+
+    Raises Forbidden where these have been taken away since the run was queued, or came to wait.
+    """
+    starter = await work.tx.fetchrow("SELECT name, role, deactivated_at FROM users WHERE id = $1", run["started_by_id"])
+    role = Role(starter["role"])
+    permissions = permissions_of(role)
+    if starter["deactivated_at"] is not None or Permission.SESSIONS_WRITE not in permissions:
+        why = (
+            "has been deactivated"
+            if starter["deactivated_at"] is not None
+            else f"is {role.value} now, which may run nothing"
+        )
+        raise Forbidden(
+            f"{starter['name']}, who started this run, {why}. Somebody who may write can send the message again."
+        )
     return Actor(
         ActorKind.AGENT,
         run["organization_id"],
         role,
         run["started_by_id"],
-        permissions_of(role),
+        permissions,
         "Agent",
         on_behalf_of=run["started_by_id"],
     )
