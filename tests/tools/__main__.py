@@ -12,6 +12,7 @@ from tests.tools import BIN, CHROMIUM_NAMES, ROOT, TOOLS, MissingTool, node_path
 PACKAGED = {
     "redis-server": (("redis-server",), ("redis-server",)),
     "bwrap": (("bwrap",), ("bubblewrap",)),
+    "pgrep": (("pgrep",), ("procps",)),
     "chromium": (CHROMIUM_NAMES, ("chromium", "fonts-dejavu-core")),
 }
 DEBS = TOOLS / "debs"
