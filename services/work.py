@@ -133,6 +133,13 @@ class Work:
         )
         return self._next_seq
 
+    def reserve_events(self, count: int) -> int:
+        """The first of `count` numbers for events that the caller writes itself; it emits one of its own besides."""
+        assert self.session is not None, "lock_session first"
+        first = self._next_seq + 1
+        self._next_seq += count
+        return first
+
     def session_changed(self, kind: str) -> None:
         """Tell those who watch lists of sessions: CREATED, UPDATED or REMOVED."""
         if kind not in self._changes:

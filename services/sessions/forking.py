@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from uuid import UUID
 
-from core.errors import IllegalTransition, NotFound
+from core.errors import IllegalTransition, LimitExceeded, NotFound
 from core.ids import encode, new_id
 from core.permissions import Actor
 from integrations.agents.base import RuntimeState
-from models.base import Query
-from models.sessions import MessageRow, Session, SessionRow
+from models.base import Query, Row
+from models.sessions import Session, SessionRow
 from services import idempotency
 from services.parts import parts
 from services.sessions.lifecycle import make_directory, read_in
@@ -20,12 +20,22 @@ from services.sessions.messages import add_message
 from services.sessions.options import check_title
 from services.work import Work, write
 
+MOST_MESSAGES = 20_000
+"""That a fork copies: all in one transaction."""
+
+
+class _Row(Row):
+    """A message without its text."""
+
+    __slots__ = ()
+
 
 @dataclass(frozen=True, slots=True)
 class _Cut:
-    copied: Sequence[MessageRow]
-    asked_again: MessageRow | None
-    """A user's message that is the point of the fork: it is sent anew, and answered anew."""
+    copied: Sequence[_Row]
+    """Their ids and roles, as the conversation went."""
+    asked_again: str | None
+    """The text of a user's message that is the point of the fork: it is sent anew, and answered anew."""
 
 
 async def fork_session(
@@ -36,6 +46,8 @@ async def fork_session(
 
     At an agent's message the fork has the whole turn that the message belongs to. At a user's message the fork
     has what came before, and answers that message anew. Without a message it has all turns that have ended.
+
+    Raises NotFound, IllegalTransition where the message's run is open, LimitExceeded over MOST_MESSAGES messages.
     """
     async with write(actor, "session.fork") as work:
         source = await _visible(work, session_id)
@@ -68,7 +80,7 @@ async def fork_session(
                 work.at,
             )
         if cut.asked_again is not None:
-            await add_message(work, row, cut.asked_again["text"], message_id=new_id())
+            await add_message(work, row, cut.asked_again, message_id=new_id())
         make_directory(row["organization_id"], row["id"])
         return await read_in(work, row["id"])
 
@@ -85,33 +97,55 @@ async def _visible(work: Work, session_id: UUID) -> SessionRow:
     return row
 
 
+# As the conversation went: a message that was sent while another was being answered comes after that answer.
+# What a fork copied has no run, and comes before all of them.
+_MESSAGES = """
+SELECT {columns} FROM messages LEFT JOIN runs ON runs.id = messages.run_id
+CROSS JOIN LATERAL (SELECT coalesce(runs.number, 0) AS turn,
+                           coalesce(runs.status IN ('QUEUED', 'RUNNING', 'WAITING'), false) AS run_open) AS its
+WHERE messages.session_id = {session}
+"""
+
+
 async def _cut(work: Work, source: SessionRow, message_id: UUID | None) -> _Cut:
-    # As the conversation went: a message that was sent while another was being answered comes after that answer.
-    # What a fork copied has no run, and comes before all of them.
-    messages = await work.tx.fetch(
-        "SELECT messages.*, coalesce(runs.number, 0) AS turn, "
-        "coalesce(runs.status IN ('QUEUED', 'RUNNING', 'WAITING'), false) AS run_open FROM messages "
-        "LEFT JOIN runs ON runs.id = messages.run_id WHERE messages.session_id = $1 ORDER BY turn, messages.seq",
-        source["id"],
-        row=MessageRow,
-    )
-    ended = [message for message in messages if not message["run_open"]]
-    if message_id is None:
-        return _Cut(ended, None)
-    point = next((message for message in messages if message["id"] == message_id), None)
+    query = Query()
+    sql = _MESSAGES.format(columns="messages.id, messages.role", session=query.arg(source["id"])) + "AND NOT run_open "
+    asked_again = None
+    if message_id is not None:
+        point = await _point(work, source, message_id)
+        turn = query.arg(point["turn"])
+        if point["role"] == "USER":
+            asked_again = await work.tx.fetchval("SELECT text FROM messages WHERE id = $1", message_id)
+            sql += f"AND (turn, messages.seq) < ({turn}, {query.arg(point['seq'])}) "
+        elif point["run_open"]:
+            raise IllegalTransition(
+                "The run of this message has not ended yet. Fork when it has, or interrupt it.", field="messageId"
+            )
+        elif point["run_id"] is None:
+            sql += (
+                f"AND turn = {turn} AND messages.seq < coalesce((SELECT min(seq) FROM messages AS next "
+                f"WHERE next.session_id = $1 AND next.run_id IS NULL AND next.role = 'USER' "
+                f"AND next.seq > {query.arg(point['seq'])}), {2**63 - 1}) "
+            )
+        else:
+            sql += f"AND turn <= {turn} "
+    copied = await work.tx.fetch(sql + f"ORDER BY turn, messages.seq LIMIT {MOST_MESSAGES + 1}", *query.args, row=_Row)
+    if len(copied) > MOST_MESSAGES:
+        raise LimitExceeded(
+            f"This fork would copy more than {MOST_MESSAGES:,} messages. Fork at an earlier message, or start a new "
+            "session and tell it what matters of this one.",
+            field="messageId",
+        )
+    return _Cut(copied, asked_again)
+
+
+async def _point(work: Work, source: SessionRow, message_id: UUID) -> _Row:
+    columns = "messages.seq, messages.role, messages.run_id, turn, run_open"
+    sql = _MESSAGES.format(columns=columns, session="$1") + "AND messages.id = $2"
+    point = await work.tx.fetchrow(sql, source["id"], message_id, row=_Row)
     if point is None:
         raise NotFound("There is no such message in this session.", field="messageId")
-    if point["role"] == "USER":
-        return _Cut([m for m in ended if (m["turn"], m["seq"]) < (point["turn"], point["seq"])], point)
-    if point["run_open"]:
-        raise IllegalTransition(
-            "The run of this message has not ended yet. Fork when it has, or interrupt it.", field="messageId"
-        )
-    if point["run_id"] is None:
-        copied = [m for m in ended if m["turn"] == 0]
-        asked_next = next((m["seq"] for m in copied if m["role"] == "USER" and m["seq"] > point["seq"]), None)
-        return _Cut([m for m in copied if asked_next is None or m["seq"] < asked_next], None)
-    return _Cut([m for m in ended if m["turn"] <= point["turn"]], None)
+    return point
 
 
 async def _state(work: Work, source: SessionRow, cut: _Cut) -> RuntimeState | None:
@@ -152,39 +186,39 @@ async def _insert(work: Work, source: SessionRow, new: UUID, title: str, message
     return await read_in(work, new)
 
 
-async def _copy(work: Work, fork: SessionRow, messages: Sequence[MessageRow]) -> None:
-    rows = []
-    for message in messages:
-        copy = new_id()
-        seq = work.emit(
-            "CUSTOM",
-            {
-                "messageId": encode("msg", copy),
-                "role": message["role"].lower(),
-                "text": message["text"],
-                "copyOf": encode("msg", message["id"]),
-            },
-            name="quarterdeck.message.copied",
-            message_id=copy,
-        )
-        rows.append(
-            (
-                copy,
-                fork["organization_id"],
-                fork["id"],
-                seq,
-                message["role"],
-                message["status"],
-                message["reasoning"],
-                message["author_id"],
-                message["text"],
-                message["created_at"],
-            )
-        )
-    await work.tx.executemany(
-        "INSERT INTO messages (id, organization_id, session_id, seq, role, status, reasoning, author_id, text, "
-        "created_at) "
-        "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
-        rows,
+_COPY = """
+WITH copied AS (SELECT * FROM unnest($2::uuid[], $3::uuid[], $4::text[], $5::text[]) WITH ORDINALITY
+                AS copied (source, id, source_name, name, place)),
+events AS (
+    INSERT INTO session_events (session_id, seq, organization_id, at, type, name, message_id, actor_kind, actor_id,
+                                on_behalf_of, data)
+    SELECT $1, $6 + place - 1, organization_id, $7, 'CUSTOM', 'quarterdeck.message.copied', copied.id, $8, $9, $10,
+           jsonb_build_object('messageId', copied.name, 'role', lower(role), 'text', text, 'copyOf', source_name)
+    FROM copied JOIN messages ON messages.id = source
+)
+INSERT INTO messages (id, organization_id, session_id, seq, role, status, reasoning, author_id, text, created_at)
+SELECT copied.id, organization_id, $1, $6 + place - 1, role, status, reasoning, author_id, text, created_at
+FROM copied JOIN messages ON messages.id = source
+"""
+
+
+async def _copy(work: Work, fork: SessionRow, messages: Sequence[_Row]) -> None:
+    """Copy the messages, each with its event, inside the database: together they may be large."""
+    if not messages:
+        return
+    sources = [message["id"] for message in messages]
+    copies = [new_id() for _ in sources]
+    await work.tx.execute(
+        _COPY,
+        fork["id"],
+        sources,
+        copies,
+        [encode("msg", source) for source in sources],
+        [encode("msg", copy) for copy in copies],
+        work.reserve_events(len(copies)),
+        work.at,
+        work.actor.kind.value,
+        work.actor.user_id,
+        work.actor.on_behalf_of,
     )
-    await work.tx.execute("UPDATE sessions SET message_count = $2 WHERE id = $1", fork["id"], len(rows))
+    await work.tx.execute("UPDATE sessions SET message_count = $2 WHERE id = $1", fork["id"], len(copies))
