@@ -144,6 +144,7 @@ class EmbeddedPostgres:
         """Stop the server if this process owns it. Waits until it has written everything to disk."""
         self._stop_server()
         if self._lock is not None:
+            shutil.rmtree(self._socket_folder, ignore_errors=True)
             os.close(self._lock)
             self._lock = None
         self.attached = False

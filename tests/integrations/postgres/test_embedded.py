@@ -7,6 +7,7 @@ import shutil
 import signal
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import psycopg
@@ -80,6 +81,9 @@ def test_a_home_with_a_long_path_gets_a_short_socket(tmp_path: Path) -> None:
     with embedded(home) as server:
         assert run_sql(server.dsn, "SELECT 1") == [(1,)]
         assert str(home) not in server.dsn
+        socket = Path(parse_qs(urlsplit(server.dsn).query)["host"][0])
+        assert socket.stat().st_mode & 0o777 == 0o700
+    assert not socket.exists()
 
 
 def test_start_and_stop_can_be_repeated(home: Path) -> None:
