@@ -6,6 +6,7 @@ still being written. So a client that reconnects in the middle of a message gets
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from services.work import session_channel
 PAGE = 500
 # Notices tell at once; this finds what a lost one would have told.
 LOOK_ANYWAY_SECONDS = 10.0
+SHARED_SECONDS = 1.0
 # Text in progress is stored four times a second.
 PROGRESS_SECONDS = 0.3
 # Messages that are written at the same time; a cursor names them.
@@ -84,6 +86,31 @@ async def session_events(actor: Actor, session_id: UUID, after: str | None) -> A
                 continue
 
 
+async def _read(session_id: UUID, after: int) -> list[SessionEventRow]:
+    return await db.fetch(
+        "SELECT * FROM session_events WHERE session_id = $1 AND seq > $2 ORDER BY seq LIMIT $3",
+        session_id,
+        after,
+        PAGE,
+        row=SessionEventRow,
+    )
+
+
+# What was just read of a log, by session and place. The log only grows, so an old page is a true beginning of a
+# new one: all who follow a session in this process share one read of each event.
+_just_read: dict[tuple[UUID, int], asyncio.Task[list[SessionEventRow]]] = {}
+
+
+async def _read_together(session_id: UUID, after: int) -> list[SessionEventRow]:
+    place = (session_id, after)
+    reading = _just_read.get(place)
+    if reading is None:
+        reading = _just_read[place] = asyncio.create_task(_read(session_id, after))
+        asyncio.get_running_loop().call_later(SHARED_SECONDS, _just_read.pop, place, None)
+    # A follower that leaves must not take the read away from the others.
+    return await asyncio.shield(reading)
+
+
 class _Follower:
     """Where one client is."""
 
@@ -125,31 +152,31 @@ class _Follower:
             async for event in self._delta(notice.data):
                 yield event
             return
-        if isinstance(notice, BusMessage) and notice.data["seq"] <= self._seq:
+        if isinstance(notice, BusMessage):
+            if notice.data["seq"] > self._seq:
+                async for event in self.catch_up(notice.data["seq"]):
+                    yield event
             return
         async for event in self.catch_up():
             yield event
-        if not isinstance(notice, BusMessage):
-            await self.check_access()
-            async for event in self.fill_in():
-                yield event
+        await self.check_access()
+        async for event in self.fill_in():
+            yield event
 
-    async def catch_up(self) -> AsyncIterator[SessionEvent]:
-        """All stored events after the client's place."""
+    async def catch_up(self, until: int = 0) -> AsyncIterator[SessionEvent]:
+        """All stored events after the client's place. With `until`, the number of an event that is known to be
+        stored, what others read from the same place a moment ago will do up to there."""
+        together = until > 0
         while True:
-            rows = await db.fetch(
-                "SELECT * FROM session_events WHERE session_id = $1 AND seq > $2 ORDER BY seq LIMIT $3",
-                self._session_id,
-                self._seq,
-                PAGE,
-                row=SessionEventRow,
-            )
+            rows = await (_read_together if together else _read)(self._session_id, self._seq)
             for row in rows:
                 if row["name"] == "quarterdeck.session.updated":
                     await self.check_access()
                 for event in self._stored(row):
                     yield event
-            if len(rows) < PAGE:
+            if together and self._seq < until:
+                together = bool(rows)
+            elif len(rows) < PAGE:
                 return
 
     async def fill_in(self) -> AsyncIterator[SessionEvent]:
@@ -173,7 +200,7 @@ class _Follower:
 
     async def _delta(self, data: dict[str, Any]) -> AsyncIterator[SessionEvent]:
         if data["after"] > self._seq:
-            async for event in self.catch_up():
+            async for event in self.catch_up(data["after"]):
                 yield event
         for event in self._piece(data["message"], data["offset"], data["text"]):
             yield event
