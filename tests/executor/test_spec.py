@@ -464,7 +464,10 @@ async def test_partial_errors_have_path_and_locations() -> None:
     }  # fmt: skip
 
 
-async def test_scalars_and_enums_of_our_own() -> None:
+@pytest.mark.parametrize("worth", [0, 64])
+async def test_scalars_and_enums_of_our_own(worth: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("executor.fields.WORTH_GENERATING", worth)
+
     class Mood(StrEnum):
         GOOD = "good"
         BAD = "bad"
@@ -502,6 +505,12 @@ async def test_scalars_and_enums_of_our_own() -> None:
         rows=(dict,),
     )
     assert (await both(schema, "{ things { moment mood moods } }", root={"things": values}, outline=outline))[1]
+    fits: list[Json] = [{"moment": None, "mood": None, "moods": None}, values[0]]
+    data, errors = await both(schema, "{ things { mood moment moods } }", root={"things": fits}, outline=outline)
+    assert data["things"] == [
+        {"mood": None, "moment": None, "moods": None},
+        {"mood": "GOOD", "moment": "<now>", "moods": ["GOOD", "BAD"]},
+    ]
 
 
 async def test_awaitables_iterators_and_async_iterators_in_results() -> None:
