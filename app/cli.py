@@ -35,18 +35,17 @@ def dev() -> None:
 @main.command()
 def web() -> None:
     """Serve the graph. Any number of processes may, over one database and one bus."""
-    from app.serve import listen, server_for, tune_memory
+    from app.serve import listen, serve, server_for, tune_memory
     from app.web import connecting, web_app
-    from app.wiring import database_url
+    from app.wiring import among_processes, database_url
 
     found = settings()
     url = database_url(found)
+    found = among_processes(found, url)
     listener = listen(found)
-    server = server_for(web_app(found, connecting(found, url)), found)
+    app = web_app(found)
     tune_memory()
-    server.run(sockets=[listener])
-    if not server.started:
-        raise SystemExit(1)
+    serve(server_for(app, found), listener, connecting(found, url)(app))
 
 
 @main.command()

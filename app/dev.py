@@ -6,13 +6,12 @@ import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 
 from app.seed import first_admin, seed
-from app.serve import listen, server_for, tune_memory
+from app.serve import listen, serve, server_for, tune_memory
 from app.web import connecting, web_app
 from app.wiring import Program, make_home, prepare_database, working
-from core.errors import Unavailable
 from core.settings import Settings
 from integrations.postgres.embedded import EmbeddedPostgres
 from services.identity.actors import system_actor
@@ -43,14 +42,10 @@ def run(settings: Settings) -> None:
     with database(settings) as url:
         say("Bringing the database up to date …")
         asyncio.run(prepare_database(url, lambda name: say(f"  {name}")))
-        app = web_app(settings, connecting(settings, url, also=lambda program: _beside(program, settings, started)))
-        server = server_for(app, settings)
+        app = web_app(settings)
+        around = connecting(settings, url, also=lambda program: _beside(program, settings, started))
         tune_memory()
-        # uvicorn raises what stopped it once more when it has closed everything.
-        with suppress(KeyboardInterrupt):
-            server.run(sockets=[listener])
-        if not server.started:
-            raise Unavailable("The server did not start; the lines above say why.")
+        serve(server_for(app, settings), listener, around(app))
         say("Stopping …")
     say("Stopped.")
 

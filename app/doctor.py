@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from app.dev import database
-from app.wiring import Program, connected
+from app.wiring import Program, among_processes, connected
 from core import db
 from core.errors import QuarterdeckError
 from core.ids import encode
@@ -52,8 +52,10 @@ async def _findings(settings: Settings) -> AsyncIterator[Finding]:
     )
     try:
         with database(settings) as url:
-            async with connected(settings, url) as program:
-                for look in (_database, _timescaledb, _role, _bus, _queue, _audit, _sandbox, _runtimes):
+            async with connected(
+                settings if settings.database_url is None else among_processes(settings, url), url
+            ) as program:
+                for look in (_database, _timescaledb, _role, _key, _bus, _queue, _audit, _sandbox, _runtimes):
                     async for finding in look(program):
                         yield finding
     except QuarterdeckError as error:
@@ -94,13 +96,21 @@ async def _role(program: Program) -> AsyncIterator[Finding]:
         )
 
 
+async def _key(program: Program) -> AsyncIterator[Finding]:
+    settings = program.parts.settings
+    source = "QUARTERDECK_SECRET_KEY" if settings.secret_key else str(settings.data / "secret.key")
+    yield Finding("good", "key", f"the installation's own, from {source}")
+
+
 async def _bus(program: Program) -> AsyncIterator[Finding]:
     kind = program.parts.settings.bus_url.get_secret_value().split(":")[0]
     status = program.parts.bus.status()
     if not status.connected:
         yield Finding("bad", "bus", f"{kind}: not connected")
     elif kind == "memory":
-        yield Finding("note", "bus", "memory: for one process only (set QUARTERDECK_BUS_URL for several)")
+        yield Finding("note", "bus", "memory: the embedded database is for one process, `quarterdeck dev`")
+    elif program.parts.settings.bus_url == program.parts.settings.database_url:
+        yield Finding("good", "bus", "the database: connected; `quarterdeck dev` stays in memory where no bus is set")
     else:
         yield Finding("good", "bus", f"{kind}: connected")
 

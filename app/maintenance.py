@@ -9,7 +9,7 @@ from uuid import UUID
 
 from app.dev import database
 from app.seed import seed
-from app.wiring import connected, prepare_database
+from app.wiring import among_processes, connected, prepare_database
 from core import clock, db
 from core.errors import BadInput, NotFound
 from core.ids import decode, encode
@@ -27,7 +27,7 @@ async def migrate(settings: Settings, echo: Echo) -> None:
     """Migrate, and make the first organisation with an owner where there is none."""
     with database(settings) as url:
         await prepare_database(url, lambda name: echo(f"  {name}"))
-        async with connected(settings, url):
+        async with connected(among_processes(settings, url), url):
             await seed(echo, demonstration=False)
             if settings.bootstrap_token is not None:
                 await tokens.ensure_bootstrap_token(settings.bootstrap_token.get_secret_value())
@@ -104,7 +104,7 @@ async def revoke_token(settings: Settings, token_id: str, echo: Echo) -> None:
 @asynccontextmanager
 async def _connected(settings: Settings) -> AsyncIterator[None]:
     with database(settings) as url:
-        async with connected(settings, url):
+        async with connected(among_processes(settings, url), url):
             yield
 
 

@@ -22,6 +22,10 @@ from services.sessions.options import SessionOptions
 
 PATIENCE_TENTHS = 150
 
+ADMIN = "admin@quarterdeck.localhost"
+ENGINEER = "engineer@quarterdeck.localhost"
+VIEWER = "viewer@quarterdeck.localhost"
+
 DEMONSTRATION = """\
 playbook: Real tools, step by step, without a model
 steps:
@@ -45,21 +49,57 @@ async def first_admin() -> UserRow | None:
     )
 
 
-async def seed(say: Callable[[str], object], *, demonstration: bool = True) -> bool:
-    """Make the first organisation where there is none. Returns whether it did."""
-    if await db.fetchval("SELECT 1 FROM organizations LIMIT 1"):
-        return False
-    say("Making the first organisation …")
-    organization = await accounts.create_organization("Demo Organization", slug="demo")
-    system = system_actor(organization["id"])
-    owner = await accounts.create_user(system, name="Admin", email="admin@quarterdeck.localhost", role=Role.OWNER)
-    if not demonstration:
-        return True
+async def seed(say: Callable[[str], object], *, demonstration: bool = True) -> None:
+    """Make the first organisation, its owner and a demonstration, each where it is missing.
+
+    Every step looks for itself at what is there: a start that was killed in between is continued by the next one.
+    """
+    organization = await _first_organization(say)
+    owner = await _owner(organization)
+    if demonstration and owner is not None and await _is_unused(organization):
+        await _demonstrate(owner, say)
+
+
+async def _first_organization(say: Callable[[str], object]) -> UUID:
+    found = await db.fetchval("SELECT id FROM organizations ORDER BY created_at, id LIMIT 1")
+    if found is None:
+        say("Making the first organisation …")
+        found = (await accounts.create_organization("Demo Organization", slug="demo"))["id"]
+    return found  # type: ignore[no-any-return]
+
+
+async def _owner(organization: UUID) -> UserRow | None:
+    """The owner of the organisation, made where nobody else is; None where somebody is, but nobody who owns it."""
+    found = await db.fetchrow(
+        "SELECT * FROM users WHERE organization_id = $1 AND kind = 'HUMAN' AND role = 'OWNER' "
+        "AND deactivated_at IS NULL ORDER BY created_at, id LIMIT 1",
+        organization,
+        row=UserRow,
+    )
+    if found is None and await _user(ADMIN) is None:
+        return await accounts.create_user(system_actor(organization), name="Admin", email=ADMIN, role=Role.OWNER)
+    return found
+
+
+async def _is_unused(organization: UUID) -> bool:
+    """Whether there is nothing but what we make ourselves: no session, and no server or user of others."""
+    return not await db.fetchval(
+        "SELECT EXISTS (SELECT FROM sessions) OR EXISTS (SELECT FROM mcp_servers WHERE name <> ALL ($1::text[])) "
+        "OR EXISTS (SELECT FROM users WHERE email IS NULL OR email <> ALL ($2::text[]))",
+        [server.name for server in _servers()],
+        [ADMIN, ENGINEER, VIEWER],
+    )
+
+
+async def _demonstrate(owner: UserRow, say: Callable[[str], object]) -> None:
     say("Adding a small demonstration …")
-    engineer = await accounts.create_user(system, name="Demo Engineer", email="engineer@quarterdeck.localhost")
-    await accounts.create_user(system, name="Demo Viewer", email="viewer@quarterdeck.localhost", role=Role.VIEWER)
+    system = system_actor(owner["organization_id"])
+    engineer = await _user(ENGINEER) or await accounts.create_user(system, name="Demo Engineer", email=ENGINEER)
+    if await _user(VIEWER) is None:
+        await accounts.create_user(system, name="Demo Viewer", email=VIEWER, role=Role.VIEWER)
     admin = actor_of_user(owner, None, Origin())
-    servers = [await register_mcp_server(admin, server) for server in _servers()]
+    known = {row["name"]: row["id"] for row in await db.fetch("SELECT id, name FROM mcp_servers")}
+    servers = [known.get(server.name) or (await register_mcp_server(admin, server))["id"] for server in _servers()]
     # The session is really run: a worker takes its message from the queue as from anybody's.
     acting = actor_of_user(engineer, None, Origin())
     session = await create_session(
@@ -70,12 +110,15 @@ async def seed(say: Callable[[str], object], *, demonstration: bool = True) -> b
             options=SessionOptions(allowed_tools=("write_file", "time.*")),
             visibility=Visibility.ORGANIZATION,
             labels={"demo": "true"},
-            mcp_server_ids=[server["id"] for server in servers],
+            mcp_server_ids=servers,
             message=DEMONSTRATION,
         ),
     )
     await _complete(acting, session["id"])
-    return True
+
+
+async def _user(email: str) -> UserRow | None:
+    return await db.fetchrow("SELECT * FROM users WHERE email = $1", email, row=UserRow)
 
 
 async def _complete(actor: Actor, session_id: UUID) -> None:

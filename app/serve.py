@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import signal
 import socket
+from contextlib import AbstractAsyncContextManager
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -32,6 +35,25 @@ def server_for(app: ASGIApp, settings: Settings) -> uvicorn.Server:
         proxy_headers=True,
     )
     return uvicorn.Server(config)
+
+
+def serve(server: uvicorn.Server, listener: socket.socket, around: AbstractAsyncContextManager[None]) -> None:
+    """Serve, within the context, until SIGTERM or SIGINT.
+
+    Errors of the context are raised as they are: as the application's lifespan, uvicorn would print them at length.
+    """
+
+    async def run() -> None:
+        async with around:
+            # uvicorn raises what stopped it once more when it has closed everything; the context is yet to end.
+            for name in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(name, lambda *_: None)
+            await server.serve(sockets=[listener])
+            if not server.started:
+                raise Unavailable("The server did not start; the lines above say why.")
+
+    with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+        runner.run(run())
 
 
 def listen(settings: Settings) -> socket.socket:

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
+import asyncpg
+from pydantic import SecretStr
+
 from core import db
 from core.bus import Bus
 from core.crypto import Vault, installation_secret
@@ -29,7 +32,9 @@ from services.sessions.pruning import prune_session_changes
 
 logger = logging.getLogger(__name__)
 
-DRAIN_SECONDS = 20.0
+DRAIN_SECONDS = 15.0
+"""For runs under way when a worker is told to stop. With all else that ends it takes less than 30 seconds."""
+
 HOUSEKEEPING_SECONDS = 3600.0
 
 
@@ -44,17 +49,21 @@ class Program:
 
 @asynccontextmanager
 async def connected(settings: Settings, database_url: str) -> AsyncIterator[Program]:
-    """A process with everything connected, ready to serve or to work."""
+    """A process with everything connected, ready to serve or to work.
+
+    Raises Unavailable where the database, the bus or the key cannot be used.
+    """
     make_home(settings)
     vault = Vault(
         installation_secret(settings.secret_key.get_secret_value() if settings.secret_key else None, settings.data)
     )
     async with AsyncExitStack() as stack:
+        await db.connect(database_url, pool_size=settings.database_pool_size)
+        stack.push_async_callback(db.close)
+        await _check_key(vault)
         bus = Bus(settings.bus_url.get_secret_value(), queue_size=settings.subscription_queue_size)
         await bus.connect()
         stack.push_async_callback(bus.close)
-        await db.connect(database_url, pool_size=settings.database_pool_size)
-        stack.push_async_callback(db.close)
         queue = DurableQueue(database_url)
         await queue.connect()
         stack.push_async_callback(queue.stop, DRAIN_SECONDS)
@@ -120,6 +129,13 @@ def database_url(settings: Settings) -> str:
     return settings.database_url.get_secret_value()
 
 
+def among_processes(settings: Settings, database_url: str) -> Settings:
+    """The settings of one process of several: where they name no bus that others hear, the database is it."""
+    if settings.bus_url.get_secret_value().startswith("memory:"):
+        return settings.model_copy(update={"bus_url": SecretStr(database_url)})
+    return settings
+
+
 def make_home(settings: Settings) -> Path:
     """The data folder, made where it is missing."""
     try:
@@ -130,6 +146,22 @@ def make_home(settings: Settings) -> Path:
             f"The data folder {settings.data} cannot be made: {error.strerror}. Set QUARTERDECK_HOME."
         ) from None
     return settings.data
+
+
+async def _check_key(vault: Vault) -> None:
+    """What one process seals and signs, all others must open: the first one's key is everybody's."""
+    try:
+        await db.execute(
+            "INSERT INTO installation (key_fingerprint) VALUES ($1) ON CONFLICT DO NOTHING", vault.fingerprint
+        )
+    except asyncpg.UndefinedTableError:
+        raise Unavailable("The database is not up to date: run `quarterdeck migrate` first.") from None
+    if await db.fetchval("SELECT key_fingerprint FROM installation") != vault.fingerprint:
+        raise Unavailable(
+            "This process has another key than the installation: give all of them the same QUARTERDECK_SECRET_KEY, "
+            "or copy secret.key from the data folder of the first. Where that key is lost: `DELETE FROM installation` "
+            "in the database, start again, and enter stored secrets again."
+        )
 
 
 async def _keep_house() -> None:

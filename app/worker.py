@@ -7,19 +7,24 @@ import logging
 import signal
 
 from app.serve import tune_memory
-from app.wiring import connected, database_url, working
+from app.wiring import among_processes, connected, database_url, working
 from core.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 
 async def work(settings: Settings) -> None:
-    """Work until SIGTERM or SIGINT; what is under way gets a while to end, the rest goes to other workers."""
+    """Work until SIGTERM or SIGINT.
+
+    Runs under way then get DRAIN_SECONDS to end; those that do not are INTERRUPTED (WORKER_STOPPED). Runs that wait
+    in the queue are other workers', and this one claims no more of them.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
-    async with connected(settings, database_url(settings)) as program, working(program):
+    url = database_url(settings)
+    async with connected(among_processes(settings, url), url) as program, working(program):
         tune_memory()
         logger.info("Worker %s is ready: %s runs at a time.", program.parts.executor_id, settings.worker_concurrency)
         await stop.wait()

@@ -23,12 +23,13 @@ class Settings(BaseSettings):
     )
     bus_url: SecretStr = Field(
         SecretStr("memory://"),
-        description="How events travel between processes: memory:// (one process), redis://host:6379 or postgres://.",
+        description="How events travel between processes: redis://host:6379 or postgres://…; "
+        "memory:// stays in one process, so web and worker then use the database.",
     )
     host: str = Field("127.0.0.1", description="Address the web process listens on.")
     port: int = Field(
         8000,
-        ge=0,
+        ge=1,
         le=65535,
         validation_alias=AliasChoices("PORT", "QUARTERDECK_PORT"),
         description="Port it listens on.",

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from core import crypto
 from core.crypto import Vault, installation_secret
 from core.errors import Unavailable
 
@@ -55,7 +54,7 @@ def test_of_two_processes_one_makes_the_secret(tmp_path: Path, monkeypatch: pyte
         (tmp_path / "secret.key").write_bytes(b"the other was first, with this: 0123456789")
         link(source, target)
 
-    monkeypatch.setattr(crypto.os, "link", late)
+    monkeypatch.setattr(os, "link", late)
     assert installation_secret(None, tmp_path) == b"the other was first, with this: 0123456789"
 
 
