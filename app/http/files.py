@@ -35,6 +35,9 @@ _HEADERS = {
 
 async def download(request: Request) -> Response:
     """GET /files/{token}"""
+    if request.method != "GET":
+        # Looking at the headers would count as a download in the audit log.
+        return PlainTextResponse("Download this by GET.", 405, {**_HEADERS, "Allow": "GET"})
     origin = origin_of_request(request.headers, request.client.host if request.client else None)
     try:
         found = await open_download(request.path_params["token"], origin)
