@@ -32,7 +32,9 @@ def server_for(app: ASGIApp, settings: Settings) -> uvicorn.Server:
         timeout_graceful_shutdown=GRACE_SECONDS,
         timeout_keep_alive=75,
         lifespan="on",
-        proxy_headers=True,
+        # Anybody can write these headers: only what the operator names is believed.
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
     )
     return uvicorn.Server(config)
 

@@ -41,6 +41,10 @@ class Settings(BaseSettings):
     allowed_origins: tuple[str, ...] = Field(
         (), description="Further browser origins that may use the API with cookies: a JSON list of origins."
     )
+    trusted_proxies: tuple[str, ...] = Field(
+        (),
+        description="Reverse proxies whose X-Forwarded headers are believed: a JSON list of addresses or networks.",
+    )
     bootstrap_token: SecretStr | None = Field(
         None, description="A first API token of the first organisation's admin, for scripts and containers."
     )
