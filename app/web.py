@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
@@ -24,6 +25,9 @@ from core import db
 from core.settings import Settings
 from schema.build import build_schema, core_schema
 from schema.execution import Graph
+
+# A full pool or a stuck database is not ready either; who asks does not wait long.
+READY_SECONDS = 2.0
 
 Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
 
@@ -102,7 +106,8 @@ async def _ready(request: Request) -> Response:
 
     checks: dict[str, dict[str, object]] = {}
     try:
-        checks["database"] = {"ok": True, "milliseconds": round(await db.ping() * 1000, 1)}
+        async with asyncio.timeout(READY_SECONDS):
+            checks["database"] = {"ok": True, "milliseconds": round(await db.ping() * 1000, 1)}
     except Exception as error:
         checks["database"] = {"ok": False, "problem": type(error).__name__}
     bus = parts().bus.status()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from email.message import Message
 from typing import Any
 
 import orjson
@@ -17,6 +19,8 @@ EVENTS = "text/event-stream"
 HTML = "text/html"
 
 LARGEST_BODY = 2_000_000
+DEEPEST_VARIABLE = 100
+"""Levels of lists and objects in a variable."""
 
 
 class HttpProblem(Exception):
@@ -29,13 +33,15 @@ class HttpProblem(Exception):
         self.headers = headers or {}
 
 
-def accepted(header: str | None) -> str | None:
+def accepted(header: str | None, *, page: bool) -> str | None:
     """The response's media type for an `Accept` header; None where there is none that both sides know.
 
-    Without a header it is application/json, as clients from before the specification expect.
+    HTML is offered only where there is a `page`. Without a header it is application/json, as clients from before
+    the specification expect.
     """
     if not header:
         return JSON
+    offers = (JSON, GRAPHQL, EVENTS, HTML) if page else (JSON, GRAPHQL, EVENTS)
     best, best_quality = None, 0.0
     for item in header.split(","):
         name, *parameters = (part.strip().lower() for part in item.split(";"))
@@ -47,18 +53,18 @@ def accepted(header: str | None) -> str | None:
                 except ValueError:
                     quality = 0.0
         offered = {"*/*": JSON, "application/*": JSON, "text/*": EVENTS}.get(name, name)
-        if offered in (JSON, GRAPHQL, EVENTS, HTML) and quality > best_quality:
+        if offered in offers and quality > best_quality:
             best, best_quality = offered, quality
     return best
 
 
 async def read_post(request: HttpRequest) -> Request:
     """The request in a POST's body; raises HttpProblem."""
-    content_type, _, parameters = request.headers.get("content-type", "").partition(";")
-    if content_type.strip().lower() != JSON:
+    content_type = Message()
+    content_type["content-type"] = request.headers.get("content-type", "")
+    if content_type.get_content_type() != JSON:
         raise HttpProblem(415, BadInput("Send the request as application/json."), {"accept-post": JSON})
-    charset = parameters.strip().lower().removeprefix("charset=").strip('"')
-    if charset not in ("", "utf-8", "utf8"):
+    if content_type.get_content_charset("") not in ("", "utf-8", "utf8"):
         raise HttpProblem(415, BadInput("Send JSON in UTF-8."))
     body = bytearray()
     async for chunk in request.stream():
@@ -102,22 +108,34 @@ def checked(given: Any) -> Request:
         raise HttpProblem(400, BadInput("`operationName` is not a string.", field="operationName"))
     if given.get("extensions") is not None and not isinstance(given["extensions"], dict):
         raise HttpProblem(400, BadInput("`extensions` is not a JSON object.", field="extensions"))
-    if variables and (place := _with_nul(variables, "")):
-        raise HttpProblem(400, BadInput("Text may not hold the character U+0000: it cannot be stored.", field=place))
+    if variables:
+        _check_variables(variables)
     return Request(query, variables or {}, name or None)
 
 
-def _with_nul(value: Any, place: str) -> str | None:
-    """Where among the variables there is a NUL character, which PostgreSQL's text cannot hold."""
-    if isinstance(value, str):
-        return (place or "variables") if "\0" in value else None
-    items: Any = ()
-    if isinstance(value, dict):
-        if any("\0" in name for name in value):
-            return place or "variables"
-        items = value.items()
-    elif isinstance(value, list):
-        items = enumerate(value)
-    return next(
-        (found for name, item in items if (found := _with_nul(item, f"{place}.{name}" if place else str(name)))), None
-    )
+def _check_variables(variables: dict[str, Any]) -> None:
+    """Refuses what is too deep to be worked on, and NUL characters, which PostgreSQL's text cannot hold."""
+    place: list[Any] = []
+    inside: list[Iterator[tuple[Any, Any]]] = [iter(variables.items())]
+    while inside:
+        for name, value in inside[-1]:
+            if isinstance(value, str) and "\0" in value:
+                raise _with_nul(place, name)
+            if not isinstance(value, dict | list):
+                continue
+            if len(inside) > DEEPEST_VARIABLE:
+                message = f"${place[0][:60]} is nested too deeply: at most {DEEPEST_VARIABLE} levels are taken."
+                raise HttpProblem(400, BadInput(message, field=place[0][:60]))
+            if isinstance(value, dict) and any("\0" in key for key in value):
+                raise _with_nul(place, name)
+            place.append(name)
+            inside.append(iter(value.items()) if isinstance(value, dict) else enumerate(value))
+            break
+        else:
+            inside.pop()
+            del place[-1:]
+
+
+def _with_nul(place: list[Any], name: Any) -> HttpProblem:
+    field = ".".join(str(part) for part in (*place, name))
+    return HttpProblem(400, BadInput("Text may not hold the character U+0000: it cannot be stored.", field=field))

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from app.graphql.operations import SEND_SECONDS, as_json, failure, results
 from app.graphql.requests import HttpProblem, checked
 from app.http.credentials import actor_of_request, check_same_site, origin_of_request
 from core.errors import Forbidden
@@ -27,8 +28,8 @@ logger = logging.getLogger(__name__)
 
 PROTOCOL = "graphql-transport-ws"
 INIT_SECONDS = 10.0
-# TCP takes a little while it is not read; after this long without progress the client is taken for stuck.
-SEND_SECONDS = 15.0
+# Without a credential there is nothing to follow; a few questions are soon asked.
+ANONYMOUS_SECONDS = 60.0
 MOST_OPERATIONS = 200
 LARGEST_MESSAGE = 1_000_000
 
@@ -89,7 +90,13 @@ class _Socket:
             ended = asyncio.create_task(revoked.wait())
             stuck = asyncio.create_task(self._stuck.wait())
             try:
-                await asyncio.wait({reading, ended, stuck}, return_when=asyncio.FIRST_COMPLETED)
+                done, _ = await asyncio.wait(
+                    {reading, ended, stuck},
+                    timeout=None if self._actor else ANONYMOUS_SECONDS,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                if not done:
+                    raise _Close(UNAUTHORIZED, "Unauthorized: sign in, or send a token with connection_init")
                 if ended.done():
                     raise _Close(UNAUTHORIZED, "Your access has ended: sign in again")
                 if reading.done():
@@ -169,28 +176,25 @@ class _Socket:
     def _done(self, id_: str, task: asyncio.Task[None]) -> None:
         if self._operations.get(id_) is task:
             del self._operations[id_]
-        if (
-            not task.cancelled()
-            and (error := task.exception())
-            and not isinstance(error, WebSocketDisconnect | RuntimeError)
-        ):
+        if not task.cancelled() and (error := task.exception()) and not isinstance(error, WebSocketDisconnect):
             logger.error("An operation over WebSocket failed.", exc_info=error)
 
     async def _run(self, id_: str, payload: Any) -> None:
+        last: dict[str, Any] = {"id": id_, "type": "complete"}
         try:
-            request = checked(payload)
-            context = Context(self._actor, self._origin)
-            async with aclosing(self._graph.stream(request, context)) as results:
-                async for body in results:
+            async with aclosing(results(self._graph, checked(payload), Context(self._actor, self._origin))) as found:
+                async for body in found:
                     await self._send({"id": id_, "type": "next", "payload": body})
-        except HttpProblem as problem:
-            await self._send({"id": id_, "type": "error", "payload": problem.body["errors"]})
-        except Refused as refused:
-            await self._send({"id": id_, "type": "error", "payload": refused.body["errors"]})
-        else:
-            # The client may use the id again as soon as it has read this.
-            self._operations.pop(id_, None)
-            await self._send({"id": id_, "type": "complete"})
+        except (HttpProblem, Refused) as refused:
+            last = {"id": id_, "type": "error", "payload": refused.body["errors"]}
+        except WebSocketDisconnect:
+            raise
+        except Exception as error:
+            last = {"id": id_, "type": "error", "payload": failure(error)["errors"]}
+        # The client may use the id again as soon as it has read this; and where it does already, this is not for it.
+        if self._operations.get(id_) is asyncio.current_task():
+            del self._operations[id_]
+            await self._send(last)
 
     async def _receive(self) -> dict[str, Any]:
         event = await self._websocket.receive()
@@ -210,7 +214,11 @@ class _Socket:
         return message
 
     async def _send(self, message: dict[str, Any]) -> None:
-        text = orjson.dumps(message, default=str).decode()
+        try:
+            text = as_json(message).decode()
+        except TypeError as error:
+            body = failure(error)
+            text = as_json(message | {"payload": body["errors"] if message["type"] == "error" else body}).decode()
         async with self._sending:
             try:
                 async with asyncio.timeout(SEND_SECONDS):
@@ -220,3 +228,5 @@ class _Socket:
                 logger.info("A socket was let go: its client did not read for %s seconds.", SEND_SECONDS)
                 self._stuck.set()
                 raise WebSocketDisconnect(1013) from None
+            except RuntimeError:
+                raise WebSocketDisconnect(1006) from None  # closed by us in the meantime
