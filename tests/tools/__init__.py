@@ -47,6 +47,12 @@ def node_path() -> Path:
     return _node_wheel() / "bin/node"
 
 
+def _system_certificates() -> dict[str, str]:
+    """Node.js knows its own certificate authorities only; that of a company's proxy is among the system's."""
+    bundle = Path("/etc/ssl/certs/ca-certificates.crt")
+    return {"NODE_EXTRA_CA_CERTS": str(bundle)} if bundle.exists() else {}
+
+
 def npm_install(folder: Path) -> Path:
     """Install what package-lock.json in `folder` locks, once; the `node_modules` folder. Raises MissingTool.
 
@@ -63,7 +69,7 @@ def npm_install(folder: Path) -> Path:
             [node_path(), npm, "ci", "--no-audit", "--no-fund", "--no-update-notifier"],
             check=False,
             cwd=folder,
-            env=os.environ | {"PATH": f"{node_path().parent}{os.pathsep}{os.environ['PATH']}"},
+            env=_system_certificates() | os.environ | {"PATH": f"{node_path().parent}{os.pathsep}{os.environ['PATH']}"},
             capture_output=True,
             text=True,
         )
