@@ -7,10 +7,11 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
 
+from tortoise.models import Model
+
 import models
 from schema.build import MUTATIONS, QUERIES, SUBSCRIPTIONS
 from schema.fields import Access
-from tortoise.models import Model
 
 # Root fields that ask for no permission, each with its reason.
 OPEN: dict[str, str] = {}
