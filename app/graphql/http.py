@@ -188,24 +188,24 @@ async def _events(
 
     feeding = asyncio.create_task(feed())
     ended = asyncio.create_task(revoked.wait())
+    coming = asyncio.create_task(queue.get())
     try:
         while True:
-            item = asyncio.create_task(queue.get())
-            await asyncio.wait({item, ended}, timeout=HEARTBEAT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-            if item.done():
-                chunk = item.result()
+            await asyncio.wait({coming, ended}, timeout=HEARTBEAT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            if coming.done():
+                chunk = coming.result()
                 if chunk is None:
                     break
+                coming = asyncio.create_task(queue.get())
                 yield chunk
-                continue
-            item.cancel()
-            if ended.done():
+            elif ended.done():
                 yield _event("next", {"errors": _errors(Unauthenticated("Your access has ended: sign in again."))})
                 break
-            yield b":\n\n"
+            else:
+                yield b":\n\n"
         yield b"event: complete\ndata:\n\n"
     finally:
-        await _cancelled(feeding, ended)
+        await _cancelled(feeding, ended, coming)
 
 
 def _watch(actor: Actor | None) -> AbstractContextManager[asyncio.Event]:
