@@ -28,7 +28,7 @@ def dev() -> None:
     from app.dev import run
 
     # A supervisor's polite end is the same as Ctrl-C, also before the server has taken over the signals.
-    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     run(settings())
 
 
@@ -148,8 +148,8 @@ def schema() -> None:
 
 @main.command()
 def doctor() -> None:
-    """Say what is configured, reachable and licensed, and what is not and why. Exits with 1 where something is "
-    "broken."""
+    """Say what is configured, reachable and licensed, and what is not and why. Exits with 1 where something is
+    broken."""
     from app.doctor import examine
 
     if not asyncio.run(examine(settings(), click.echo)):

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,9 +113,9 @@ async def working(program: Program) -> AsyncIterator[None]:
         await sequencer.stop()
 
 
-async def prepare_database(database_url: str, progress: object = None) -> None:
+async def prepare_database(database_url: str, progress: Callable[[str], object] = lambda _: None) -> None:
     """Migrate everything that is in the database: our tables, and those of the durable queue."""
-    await migrate(database_url, progress=progress if callable(progress) else lambda _: None)
+    await migrate(database_url, progress=progress)
     await DurableQueue(database_url).migrate()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
@@ -24,6 +25,11 @@ class ErrorCode(StrEnum):
     SLOW_CONSUMER = "SLOW_CONSUMER"
     CURSOR_EXPIRED = "CURSOR_EXPIRED"
     INTERNAL = "INTERNAL"
+
+
+def new_error_id() -> str:
+    """What a masked error says to its reader, and the log beside its reason."""
+    return f"err_{secrets.token_hex(8)}"
 
 
 class QuarterdeckError(Exception):
@@ -109,12 +115,6 @@ class RateLimited(QuarterdeckError):
     """Too many attempts; `retryAfterSeconds` says when to come back."""
 
     code = ErrorCode.RATE_LIMITED
-
-
-class TimedOut(QuarterdeckError):
-    """Something outside did not answer in time."""
-
-    code = ErrorCode.TIMEOUT
 
 
 class Unavailable(QuarterdeckError):

@@ -32,8 +32,13 @@ def decode_cursor(cursor: str, length: int, *, field: str = "after") -> list[Any
         if not isinstance(key, list) or len(key) != length:
             raise ValueError
     except (ValueError, binascii.Error):
-        raise BadInput("This is not a cursor of this list. Pass an endCursor, or leave it out.", field=field) from None
+        raise not_a_cursor(field=field) from None
     return key
+
+
+def not_a_cursor(*, field: str = "after") -> BadInput:
+    """The refusal of a cursor that a list did not give."""
+    return BadInput("This is not a cursor of this list. Pass an endCursor, or leave it out.", field=field)
 
 
 def page_size(first: int | None, *, field: str = "first") -> int:

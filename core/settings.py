@@ -53,7 +53,9 @@ class Settings(BaseSettings):
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
     log_format: Literal["text", "json"] = Field("text", description="Lines for people, or JSON for collectors.")
-    database_pool_size: int = Field(10, ge=2, le=200, description="Connections of each of the process's two pools.")
+    database_pool_size: int = Field(
+        10, ge=2, le=200, description="Most connections of a process's pool; a worker has a dozen more for its queue."
+    )
     web_session_hours: int = Field(12, ge=1, le=720, description="Hours until a signed-in browser must sign in again.")
     worker_concurrency: int = Field(10, ge=1, le=200, description="Runs one worker process executes at a time.")
     organization_concurrency: int = Field(

@@ -1,4 +1,4 @@
-"""Rows of a session's event log and of an organisation's feed of changed sessions. Tables made by SQL."""
+"""Rows of a session's event log. The table is made by SQL."""
 
 from __future__ import annotations
 
@@ -6,8 +6,4 @@ from models.base import Row
 
 
 class SessionEventRow(Row):
-    __slots__ = ()
-
-
-class SessionChangeRow(Row):
     __slots__ = ()

@@ -35,7 +35,7 @@ _RELATIONS = "SELECT oid::regclass::text FROM pg_class WHERE relkind::text = ANY
 _ROUTINES = "SELECT oid::regprocedure::text FROM pg_proc WHERE " + _OURS.format(kind="pro", catalog="pg_proc")
 
 
-async def migrate(url: str, *, progress: Callable[[str], None] = lambda _: None) -> None:
+async def migrate(url: str, *, progress: Callable[[str], object] = lambda _: None) -> None:
     """Apply what is missing, as the URL's own user, who owns the database or may make tables in it.
 
     Safe to repeat and to run from several processes. Raises Unavailable where the database cannot be used.
@@ -63,7 +63,7 @@ def role_statements(user: str) -> str:
     return f"CREATE ROLE {APP_ROLE} NOLOGIN; GRANT {APP_ROLE} TO {user};"
 
 
-def _tell(progress: Callable[[str], None], event: str, name: str) -> None:
+def _tell(progress: Callable[[str], object], event: str, name: str) -> None:
     if event == "apply_start":
         progress(name)
 

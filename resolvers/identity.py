@@ -9,8 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from core import db
-from core.errors import BadInput
-from core.paging import Page, SharedCount, cut, decode_cursor, encode_cursor, page_size
+from core.paging import Page, SharedCount, cut, decode_cursor, encode_cursor, not_a_cursor, page_size
 from core.permissions import Actor, Permission, Role
 from models.base import Query, Row, Scope
 from models.identity import (
@@ -220,6 +219,4 @@ def _cursor_id(cursor: str) -> UUID:
     try:
         return UUID(value)
     except (ValueError, AttributeError, TypeError):
-        raise BadInput(
-            "This is not a cursor of this list. Pass an endCursor, or leave it out.", field="after"
-        ) from None
+        raise not_a_cursor() from None

@@ -10,8 +10,7 @@ from uuid import UUID
 import asyncpg
 
 from core import db
-from core.errors import BadInput
-from core.paging import Page, SharedCount, cut, decode_cursor, encode_cursor, page_size
+from core.paging import Page, SharedCount, cut, decode_cursor, encode_cursor, not_a_cursor, page_size
 from core.permissions import Actor, Permission
 from models.base import Query, Row, Scope
 
@@ -63,7 +62,7 @@ async def page(
         rows = await db.fetch(statement, *query.args, row=row)
     except asyncpg.DataError:
         # The cursor is the one value that goes to the database as the client sent it.
-        raise _not_a_cursor() from None
+        raise not_a_cursor() from None
     cursor_of = (
         (lambda r: encode_cursor(str(r[order])))
         if unique
@@ -108,7 +107,7 @@ def children(
         try:
             rows = await db.fetch(statement, *query.args, row=row)
         except asyncpg.DataError:
-            raise _not_a_cursor() from None
+            raise not_a_cursor() from None
         found: dict[UUID, list[Any]] = {id_: [] for id_ in ids}
         for child in rows:
             found[child[parent_column]].append(child)
@@ -182,12 +181,8 @@ _CASTS = {
 
 def _text(value: Any) -> str:
     if not isinstance(value, str) or len(value) > 64 or not value.isascii():
-        raise _not_a_cursor()
+        raise not_a_cursor()
     return value
-
-
-def _not_a_cursor() -> BadInput:
-    return BadInput("This is not a cursor of this list. Pass an endCursor, or leave it out.", field="after")
 
 
 def _moment(value: Any) -> str:

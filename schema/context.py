@@ -28,10 +28,6 @@ class Context:
         """Who asks; raises Unauthenticated where nobody is signed in."""
         return signed_in(self._actor)
 
-    @property
-    def actor_if_any(self) -> Actor | None:
-        return self._actor
-
     def batch(self, function: BatchFunction, parent: Any, args: dict[str, Any]) -> Awaitable[Any]:
         """The result for one parent; asked together with its siblings'."""
         key = (function, _frozen(args))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Iterable
 from typing import Any
 
 import asyncpg
 from graphql import GraphQLError
 
-from core.errors import ErrorCode, QuarterdeckError
+from core.errors import ErrorCode, QuarterdeckError, new_error_id
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +34,7 @@ def as_graphql(error: QuarterdeckError) -> GraphQLError:
 
 def _one(error: GraphQLError) -> dict[str, Any]:
     cause = _cause(error)
-    error_id = f"err_{secrets.token_hex(8)}"
+    error_id = new_error_id()
     body: dict[str, Any] = {"message": error.message}
     if error.locations:
         body["locations"] = [{"line": place.line, "column": place.column} for place in error.locations]

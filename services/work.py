@@ -21,7 +21,6 @@ from uuid import UUID
 from core import clock, db
 from core.errors import ErrorCode, Forbidden, NotFound, QuarterdeckError
 from core.permissions import Actor
-from models.audit import AuditOutcome
 from models.base import Query
 from models.sessions import Session, SessionRow
 from services import audit
@@ -193,8 +192,8 @@ class Work:
 
 @asynccontextmanager
 async def write(actor: Actor, action: str | None) -> AsyncIterator[Work]:
-    """Open a write. What is refused inside is rolled back and audited as refused; `action` None audits nothing "
-    "itself."""
+    """Open a write. What is refused inside is rolled back and audited as refused; `action` None audits nothing
+    itself."""
     entry = audit.Entry.of(actor, action or "")
     try:
         async with db.transaction() as tx:
@@ -222,6 +221,3 @@ def session_channel(session_id: UUID) -> str:
 def organization_channel(organization_id: UUID) -> str:
     """The bus channel that says that some session of an organisation changed."""
     return f"organization:{organization_id}"
-
-
-__all__ = ["AuditOutcome", "Work", "may_write", "organization_channel", "session_channel", "write"]

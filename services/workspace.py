@@ -23,7 +23,7 @@ from uuid import UUID
 
 from core import beneath, db
 from core.errors import BadInput, LimitExceeded, NotFound, QuarterdeckError, TooLarge, Unavailable
-from core.paging import Page, cut, decode_cursor, encode_cursor, page_size
+from core.paging import Page, cut, decode_cursor, encode_cursor, not_a_cursor, page_size
 from core.permissions import Actor, Origin, Permission
 from models.base import Query
 from models.identity import UserRow
@@ -362,6 +362,4 @@ def _raw_name(cursor: str) -> bytes:
     try:
         return bytes.fromhex(name)
     except (ValueError, TypeError):
-        raise BadInput(
-            "This is not a cursor of this list. Pass an endCursor, or leave it out.", field="after"
-        ) from None
+        raise not_a_cursor() from None

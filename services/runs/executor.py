@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
@@ -12,7 +11,7 @@ from uuid import UUID
 
 from core import db
 from core.bus import BusMessage
-from core.errors import Forbidden, QuarterdeckError
+from core.errors import Forbidden, QuarterdeckError, new_error_id
 from core.ids import encode
 from core.permissions import Actor, ActorKind, Permission, Role, permissions_of
 from integrations.agents.base import (
@@ -100,7 +99,7 @@ class RunExecutor:
             with suppress(Fenced):
                 await recorder.broke(RunStatus.FAILED, error.code.value, error.message)
         except Exception:
-            error_id = f"err_{secrets.token_hex(8)}"
+            error_id = new_error_id()
             logger.exception("Run %s failed (errorId %s).", encode("run", run["id"]), error_id)
             with suppress(Fenced):
                 await recorder.broke(
