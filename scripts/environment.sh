@@ -76,10 +76,12 @@ no_venv() {
   exit 1
 }
 
+# The lock is its own constraint: pip looks for a package that is asked for with extras (pydantic[email]) on its own,
+# finds a release newer than the locked one, and refuses that for want of a hash.
 install() {
   local log=$venv/install.log
   echo "Installing packages of $lock into .venv (less than a minute) …"
-  if ! "$python" -m pip install --require-hashes --disable-pip-version-check --no-input -r "$lock" 2>"$log" |
+  if ! "$python" -m pip install --require-hashes --disable-pip-version-check --no-input -r "$lock" -c "$lock" 2>"$log" |
     progress "$(grep -c '^[a-z0-9].*==' "$lock")"; then
     echo "Installing failed:" >&2
     grep -v '^WARNING' "$log" | tail -n 5 >&2
