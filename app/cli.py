@@ -36,16 +36,16 @@ def dev() -> None:
 def web() -> None:
     """Serve the graph. Any number of processes may, over one database and one bus."""
     from app.serve import listen, serve, server_for, tune_memory
-    from app.web import connecting, web_app
+    from app.web import WebApp, connecting
     from app.wiring import among_processes, database_url
 
     found = settings()
     url = database_url(found)
     found = among_processes(found, url)
     listener = listen(found)
-    app = web_app(found)
+    app = WebApp(found)
     tune_memory()
-    serve(server_for(app, found), listener, connecting(found, url)(app))
+    serve(server_for(app, found), listener, connecting(found, url))
 
 
 @main.command()

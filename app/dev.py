@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 from app.seed import first_admin, seed
 from app.serve import listen, serve, server_for, tune_memory
-from app.web import connecting, web_app
+from app.web import WebApp, connecting
 from app.wiring import Program, make_home, prepare_database, working
 from core.settings import Settings
 from integrations.postgres.embedded import EmbeddedPostgres
@@ -42,10 +42,10 @@ def run(settings: Settings) -> None:
     with database(settings) as url:
         say("Bringing the database up to date …")
         asyncio.run(prepare_database(url, lambda name: say(f"  {name}")))
-        app = web_app(settings)
+        app = WebApp(settings)
         around = connecting(settings, url, also=lambda program: _beside(program, settings, started))
         tune_memory()
-        serve(server_for(app, settings), listener, around(app))
+        serve(server_for(app, settings), listener, around)
         say("Stopping …")
     say("Stopped.")
 

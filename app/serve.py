@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager
 import uvicorn
 from starlette.types import ASGIApp
 
+from app.graphql.frames import WebSocketProtocol
 from core.errors import Unavailable
 from core.settings import Settings
 
@@ -25,7 +26,9 @@ def server_for(app: ASGIApp, settings: Settings) -> uvicorn.Server:
         log_config=None,
         access_log=False,
         server_header=False,
-        ws="websockets-sansio",
+        ws=WebSocketProtocol,
+        # Frames are shared by many sockets, and a compressor for each would take more memory than all the rest of it.
+        ws_per_message_deflate=False,
         ws_max_size=2_000_000,
         ws_ping_interval=20.0,
         ws_ping_timeout=20.0,

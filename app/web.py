@@ -12,37 +12,60 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.websockets import WebSocket
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.graphql.http import GraphQLOverHttp
 from app.graphql.page import STATIC
-from app.graphql.websocket import graphql_over_websocket
+from app.graphql.websocket import GraphQLOverWebSocket
 from app.http import files, sign_in
 from app.wiring import Program, connected, serving
 from core import db
 from core.settings import Settings
 from schema.build import build_schema, core_schema
 from schema.execution import Graph
+from schema.streams import Live
 
 # A full pool or a stuck database is not ready either; who asks does not wait long.
 READY_SECONDS = 2.0
 
-Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
+GRAPHQL_PATH = "/graphql"
 
 
-def web_app(settings: Settings, lifespan: Lifespan | None = None) -> Starlette:
-    """The ASGI application. `lifespan` connects the process; without one it is connected already."""
-    graph = Graph(core_schema(build_schema()), settings)
-    over_http = GraphQLOverHttp(graph)
+class WebApp:
+    """The ASGI application: the graph's endpoint, and a Starlette application with everything beside it.
 
-    async def over_websocket(websocket: WebSocket) -> None:
-        await graphql_over_websocket(websocket, graph)
+    Requests to the graph go to its endpoint directly. Those of other origins pass Starlette's middleware first, which
+    says what they may read.
+    """
 
+    def __init__(self, settings: Settings) -> None:
+        schema = core_schema(build_schema())
+        self.graph = Graph(schema, settings)
+        self.live = Live(self.graph, schema)
+        self._over_http = GraphQLOverHttp(self.graph, self.live)
+        self._over_websocket = GraphQLOverWebSocket(self.graph, self.live)
+        self._beside = _beside(settings, self._over_http)
+        self._other_origins = bool(settings.allowed_origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = scope["type"]
+        if kind == "http" and scope["path"] == GRAPHQL_PATH and not (self._other_origins and _has_origin(scope)):
+            await self._over_http(scope, receive, send)
+        elif kind == "websocket" and scope["path"] == GRAPHQL_PATH:
+            await self._over_websocket(scope, receive, send)
+        else:
+            await self._beside(scope, receive, send)
+
+
+def _has_origin(scope: Scope) -> bool:
+    return any(name == b"origin" for name, _ in scope["headers"])
+
+
+def _beside(settings: Settings, over_http: ASGIApp) -> Starlette:
     routes: list[BaseRoute] = [
-        Route("/graphql", over_http.__call__, methods=["GET", "POST"]),
-        WebSocketRoute("/graphql", over_websocket),
+        Route(GRAPHQL_PATH, over_http),
         Route("/", _home),
         Route("/healthz", _alive),
         Route("/readyz", _ready),
@@ -61,24 +84,20 @@ def web_app(settings: Settings, lifespan: Lifespan | None = None) -> Starlette:
                 allow_headers=["authorization", "content-type", "x-quarterdeck-csrf"],
             )
         )
-    return Starlette(routes=routes, middleware=middleware, lifespan=lifespan)
+    return Starlette(routes=routes, middleware=middleware)
 
 
-def connecting(
+@asynccontextmanager
+async def connecting(
     settings: Settings, database_url: str, *, also: Callable[[Program], AbstractAsyncContextManager[None]] | None = None
-) -> Lifespan:
-    """A lifespan that connects the process while it serves; `also` runs beside it (a worker, for development)."""
-
-    @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with connected(settings, database_url) as program, serving(program):
-            if also is None:
+) -> AsyncIterator[None]:
+    """The process is connected while it serves; `also` runs beside it (a worker, for development)."""
+    async with connected(settings, database_url) as program, serving(program):
+        if also is None:
+            yield
+        else:
+            async with also(program):
                 yield
-            else:
-                async with also(program):
-                    yield
-
-    return lifespan
 
 
 class _Static(StaticFiles):

@@ -68,6 +68,24 @@ class Plans:
         root: Any = None,
     ) -> ExecutionResult:
         """The result of a validated operation; `text` is the document's. Raises Unsupported."""
+        key, plan = self._find(text, document, operation)
+        try:
+            begun = plan.begin(variables)
+            if isinstance(begun, list):
+                return ExecutionResult(None, begun)
+            return await begun.execute(context, root)
+        finally:
+            self._weigh(key, plan)
+
+    def begin(
+        self, text: str, document: DocumentNode, operation: OperationDefinitionNode, variables: dict[str, Any]
+    ) -> Begun | list[GraphQLError]:
+        """A validated operation with its variables, or what is wrong with these. Raises Unsupported."""
+        return self._find(text, document, operation)[1].begin(variables)
+
+    def _find(
+        self, text: str, document: DocumentNode, operation: OperationDefinitionNode
+    ) -> tuple[tuple[str, str | None], Plan]:
         key = (text, operation.name.value if operation.name else None)
         plan = self._known.get(key)
         if plan is None:
@@ -75,10 +93,7 @@ class Plans:
             self._weights[key] = 0
         else:
             self._known.move_to_end(key)
-        try:
-            return await plan.execute(variables, context, root)
-        finally:
-            self._weigh(key, plan)
+        return key, plan
 
     def _define(self, parent: GraphQLObjectType, field: GraphQLField) -> Definition:
         known = self._definitions.get((id(parent), id(field)))
@@ -129,15 +144,14 @@ class Plan:
         """About as many fields as the plan takes memory of."""
         return 10 + len(self.fragments) + sum(variant.weight for variant in self._variants.values())
 
-    async def execute(self, variables: dict[str, Any], context: Any, root: Any) -> ExecutionResult:
-        """Raises Unsupported."""
+    def begin(self, variables: dict[str, Any]) -> Begun | list[GraphQLError]:
+        """The operation with these variables, or what is wrong with them. Raises Unsupported."""
         if self._unsupported is not None:
             raise Unsupported(self._unsupported)
         values = self._variables.coerce(variables)
         if isinstance(values, list):
-            return ExecutionResult(None, values)
-        run = Run(self._variant(values), values, context, root)
-        return await run.result()
+            return values
+        return Begun(self._variant(values), values)
 
     def _variant(self, values: VariableValues) -> Variant:
         key = tuple([values.coerced.get(name, Undefined) for name in self._conditions])
@@ -159,6 +173,33 @@ class Plan:
         return found
 
 
+class Begun:
+    """An operation with its variables: ready to be executed, for every event anew where it is a subscription."""
+
+    __slots__ = ("_values", "_variant")
+
+    def __init__(self, variant: Variant, values: VariableValues) -> None:
+        self._variant, self._values = variant, values
+
+    async def execute(self, context: Any, root: Any = None) -> ExecutionResult:
+        """Its result for a root value."""
+        return await Run(self._variant, self._values, context, root).result()
+
+    @property
+    def fields(self) -> Sequence[Field]:
+        """The fields of the root that are asked for."""
+        return self._variant.root.fields
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What others have found out about the operation; kept as long as its plan."""
+        return self._variant.notes
+
+    def arguments(self, field: Field) -> dict[str, Any]:
+        """A root field's coerced arguments; raises GraphQLError."""
+        return field.arguments(self._values)
+
+
 class Variant:
     """An operation with its conditions decided. What is asked at each place is worked out when it is first reached."""
 
@@ -175,6 +216,7 @@ class Variant:
         self._conditions, self._definitions = conditions, definitions
         self._selections: dict[tuple[Field, GraphQLObjectType], Selection] = {}
         self.weight = 0
+        self.notes: dict[str, Any] = {}
         self.serial = operation.operation is OperationType.MUTATION
         type_ = schema.get_root_type(operation.operation)
         if type_ is None:

@@ -81,7 +81,7 @@ class Connection(Generic[T]):
     def page_info(self) -> PageInfo:
         return self
 
-    @nested(_counts)
+    @nested(_counts, common=True)
     def total_count(self) -> int:
         """How many there are in the whole list; counted only when asked for."""
 

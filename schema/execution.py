@@ -31,13 +31,12 @@ from graphql import (
 
 from core.errors import BadInput, QuarterdeckError
 from core.settings import Settings
-from executor import Plans, Unsupported
+from executor import Begun, Plans, Unsupported
+from schema.bodies import Body, body_of, refusal
 from schema.context import Context
-from schema.errors import as_graphql, formatted
+from schema.errors import formatted
 from schema.limits import check_size, page_variables
 from schema.plans import outline_of
-
-Body = dict[str, Any]
 
 # Documents are kept by the memory they take, so that a flood of large ones cannot fill it.
 # A document takes about 100 bytes of memory for each of its characters.
@@ -63,6 +62,19 @@ class Refused(Exception):
     body: Body
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request whose document is valid, and whose operation is small enough."""
+
+    request: Request
+    document: DocumentNode
+    operation: OperationDefinitionNode
+
+    @property
+    def kind(self) -> OperationType:
+        return self.operation.operation
+
+
 class Graph:
     """The schema, and the documents it knows."""
 
@@ -77,60 +89,81 @@ class Graph:
         self._documents: OrderedDict[str, _Document] = OrderedDict()
         self._characters = 0
 
-    def operation(self, request: Request) -> OperationDefinitionNode:
-        """The operation that a request asks for; raises Refused where the document or its size is not acceptable."""
-        return self._prepare(request)[1]
+    def prepare(self, request: Request) -> Prepared:
+        """Find the operation that a request asks for; raises Refused where the document or its size is not
+        acceptable."""
+        known = self._documents.get(request.query)
+        if known is None:
+            known = self._parse(request.query)
+        else:
+            self._documents.move_to_end(request.query)
+        operation = known.operation(request.operation_name)
+        size = known.size(request)
+        if size is None or size not in known.allowed:
+            try:
+                check_size(self._schema, known.node, operation, request.variables, self._settings)
+            except QuarterdeckError as error:
+                raise Refused(refusal(error)) from None
+            known.allow(size)
+        return Prepared(request, known.node, operation)
 
     async def execute(self, request: Request, context: Context) -> Body:
         """The response to a query or mutation; raises Refused."""
-        document, operation = self._prepare(request)
-        if operation.operation is OperationType.SUBSCRIPTION:
+        return await self.answer(self.prepare(request), context)
+
+    async def answer(self, prepared: Prepared, context: Context) -> Body:
+        """The response to a query or mutation that was prepared; raises Refused."""
+        if prepared.kind is OperationType.SUBSCRIPTION:
             raise Refused(
-                _refusal(
+                refusal(
                     BadInput("Subscriptions come over a WebSocket (graphql-transport-ws), or as text/event-stream.")
                 )
             )
-        return _body(await self._execute(request, document, operation, context))
+        return body_of(await self._execute(prepared, context))
 
-    async def stream(self, request: Request, context: Context) -> AsyncGenerator[Body, None]:
-        """The responses to a subscription, or the one response to anything else; raises Refused before the first."""
-        document, operation = self._prepare(request)
-        if operation.operation is not OperationType.SUBSCRIPTION:
-            yield await self.execute(request, context)
-            return
+    def begin(self, prepared: Prepared) -> Begun | None:
+        """The operation, ready to be executed by its plan; None where it has none, or where its variables are wrong."""
+        if self._plans is None:
+            return None
+        try:
+            begun = self._plans.begin(
+                prepared.request.query, prepared.document, prepared.operation, prepared.request.variables
+            )
+        except Unsupported:
+            return None
+        return None if isinstance(begun, list) else begun
+
+    async def stream(self, prepared: Prepared, context: Context) -> AsyncGenerator[Body, None]:
+        """The responses to a subscription; raises Refused before the first, or where it fails later."""
         executor = Executor.build(
             self._schema,
-            document,
+            prepared.document,
             context_value=context,
-            raw_variable_values=request.variables,
-            operation_name=request.operation_name,
+            raw_variable_values=prepared.request.variables,
+            operation_name=prepared.request.operation_name,
         )
         if isinstance(executor, list):
             raise Refused({"errors": formatted(executor)})
         started = create_source_event_stream(executor)
         source: Any = await started if isawaitable(started) else started
         if isinstance(source, ExecutionResult):
-            raise Refused(_body(source, with_data=False))
+            raise Refused({"errors": formatted(source.errors or [])})
         async with aclosing(source):
             try:
                 async for event in source:
-                    yield _body(await self._execute(request, document, operation, context, event))
+                    yield body_of(await self._execute(prepared, context, event))
             except (asyncio.CancelledError, GeneratorExit):
                 raise
             except Exception as error:
                 raise Refused({"errors": formatted([GraphQLError(str(error), original_error=error)])}) from None
 
-    async def _execute(
-        self,
-        request: Request,
-        document: DocumentNode,
-        operation: OperationDefinitionNode,
-        context: Context,
-        root: Any = None,
-    ) -> ExecutionResult:
+    async def _execute(self, prepared: Prepared, context: Context, root: Any = None) -> ExecutionResult:
+        request, document = prepared.request, prepared.document
         if self._plans is not None:
             try:
-                result = await self._plans.execute(request.query, document, operation, request.variables, context, root)
+                result = await self._plans.execute(
+                    request.query, document, prepared.operation, request.variables, context, root
+                )
             except Unsupported as unsupported:
                 self.fallbacks[unsupported.reason] += 1
             else:
@@ -146,40 +179,15 @@ class Graph:
         )
         return await found if isawaitable(found) else found
 
-    def _prepare(self, request: Request) -> tuple[DocumentNode, OperationDefinitionNode]:
-        known = self._documents.get(request.query)
-        if known is None:
-            known = self._parse(request.query)
-        else:
-            self._documents.move_to_end(request.query)
-        document = known.node
-        operation = get_operation_ast(document, request.operation_name)
-        if operation is None:
-            raise Refused(
-                _refusal(
-                    BadInput(f"The document has no operation named {request.operation_name!r}.")
-                    if request.operation_name
-                    else BadInput("The document has several operations: say which one with operationName.")
-                )
-            )
-        size = known.size(request)
-        if size is None or size not in known.allowed:
-            try:
-                check_size(self._schema, document, operation, request.variables, self._settings)
-            except QuarterdeckError as error:
-                raise Refused(_refusal(error)) from None
-            known.allow(size)
-        return document, operation
-
     def _parse(self, text: str) -> _Document:
         if len(text) > LARGEST_DOCUMENT:
-            raise Refused(_refusal(BadInput(f"A document has at most {LARGEST_DOCUMENT} characters.")))
+            raise Refused(refusal(BadInput(f"A document has at most {LARGEST_DOCUMENT} characters.")))
         try:
             document = parse(text, max_tokens=self._settings.max_query_tokens, no_location=False)
         except GraphQLError as error:
             raise Refused({"errors": formatted([error])}) from None
         except RecursionError:
-            raise Refused(_refusal(BadInput("The document is nested too deeply to be read."))) from None
+            raise Refused(refusal(BadInput("The document is nested too deeply to be read."))) from None
         if "\0" in text or "\\u" in text:
             visit(document, _NoNul())
         if problems := validate(self._schema, document, specified_rules, max_errors=20):
@@ -200,6 +208,21 @@ class _Document:
     pages: frozenset[str]
     """The variables that say how big a page is."""
     allowed: set[Hashable] = field(default_factory=set)
+    operations: dict[str | None, OperationDefinitionNode] = field(default_factory=dict)
+
+    def operation(self, name: str | None) -> OperationDefinitionNode:
+        """The operation of this name, or the only one; raises Refused."""
+        found = self.operations.get(name) or get_operation_ast(self.node, name)
+        if found is None:
+            raise Refused(
+                refusal(
+                    BadInput(f"The document has no operation named {name!r}.")
+                    if name
+                    else BadInput("The document has several operations: say which one with operationName.")
+                )
+            )
+        self.operations[name] = found
+        return found
 
     def size(self, request: Request) -> Hashable:
         """What the operation's size depends on; None where that is no number."""
@@ -220,17 +243,4 @@ class _NoNul(Visitor):
 
     def enter_string_value(self, node: StringValueNode, *_: Any) -> None:
         if "\0" in node.value:
-            raise Refused(_refusal(BadInput("Text may not hold the character U+0000: it cannot be stored.")))
-
-
-def _body(result: ExecutionResult, *, with_data: bool = True) -> Body:
-    body: Body = {"data": result.data} if with_data and result.data is not None else {}
-    if with_data and result.data is None:
-        body["data"] = None
-    if result.errors:
-        body["errors"] = formatted(result.errors)
-    return body
-
-
-def _refusal(error: QuarterdeckError) -> Body:
-    return {"errors": formatted([as_graphql(error)])}
+            raise Refused(refusal(BadInput("Text may not hold the character U+0000: it cannot be stored.")))

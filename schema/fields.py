@@ -9,7 +9,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial, wraps
 from typing import Any, TypeVar, dataclass_transform
@@ -21,16 +22,19 @@ from core.errors import Forbidden
 from core.ids import PREFIXES, decode, encode
 from core.permissions import Permission
 from models.base import Row
-from schema.context import BatchFunction, Info
+from schema.context import BatchFunction, Context, Info
 from services import audit
 
 T = TypeVar("T")
 __all__ = [
     "Access",
+    "Asked",
     "Column",
     "Info",
     "Nested",
     "Node",
+    "Root",
+    "admit",
     "column",
     "decode_ids",
     "entity",
@@ -62,6 +66,8 @@ class Nested:
 
     function: BatchFunction
     defaults: dict[str, Any]
+    common: bool | Permission
+    """Whether everybody of an organisation who sees the parents (and has this permission) is given the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +75,23 @@ class Access:
     """What a root field asks of its caller; None for what everybody may ask."""
 
     permission: Permission | None
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """A root field's function, for executors that call it without what graphql-core tells a resolver."""
+
+    function: Callable[..., Any]
+    forgets: bool
+    """Whether it changes things, so that what was read before it is not to be trusted after it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a root field's function uses of `info`."""
+
+    context: Context
+    field_name: str
 
 
 def read(source: Any, name: str) -> Any:
@@ -146,9 +169,13 @@ def id_column(kind: str, description: str, *, name: str) -> Any:
     return column(description, name=name, show=_shower(kind))
 
 
-def nested(function: BatchFunction) -> Decorator:
+def nested(function: BatchFunction, *, common: bool | Permission = False) -> Decorator:
     """A field read by a batch function. The decorated function declares arguments, type and description; its body,
-    which may be `...`, is not run."""
+    which may be `...`, is not run.
+
+    `common` says that the result is the same for everybody of an organisation who sees the parents and has the same
+    permissions, or for all of those who have one: then those who follow a stream together are given it together.
+    """
 
     def decorate(declaration: Callable[..., Any]) -> Any:
         parameters = [p for p in inspect.signature(declaration).parameters.values() if p.name != "self"]
@@ -161,7 +188,7 @@ def nested(function: BatchFunction) -> Decorator:
         return strawberry.field(
             _with_signature(resolver, declaration, [self_, info.replace(annotation=Info), *parameters]),
             description=_doc(declaration),
-            metadata={"nested": Nested(function, defaults)},
+            metadata={"nested": Nested(function, defaults, common)},
         )
 
     return decorate
@@ -173,10 +200,12 @@ def query(permission: Permission | None) -> Decorator:
     def decorate(function: Callable[..., Awaitable[Any]]) -> Any:
         @wraps(function)
         async def resolver(info: Info, **args: Any) -> Any:
-            await _admit(info, permission)
+            await admit(info, permission)
             return await function(info, **args)
 
-        return strawberry.field(resolver, description=_doc(function), metadata={"access": Access(permission)})
+        return strawberry.field(
+            resolver, description=_doc(function), metadata=_root(permission, function, forgets=False)
+        )
 
     return decorate
 
@@ -188,40 +217,43 @@ def mutation(permission: Permission | None) -> Decorator:
         @wraps(function)
         async def resolver(info: Info, **args: Any) -> Any:
             info.context.forget()
-            await _admit(info, permission)
+            await admit(info, permission)
             return await function(info, **args)
 
-        return strawberry.mutation(resolver, description=_doc(function), metadata={"access": Access(permission)})
+        return strawberry.mutation(
+            resolver, description=_doc(function), metadata=_root(permission, function, forgets=True)
+        )
 
     return decorate
 
 
 def subscription(permission: Permission | None) -> Decorator:
-    """A root field that streams. Each event is read afresh."""
+    """A root field that streams. Each event is read afresh.
 
-    def decorate(function: Callable[..., AsyncGenerator[Any, None]]) -> Any:
+    The function is an async generator, or returns a `Following`: then clients that ask for the same share the work.
+    """
+
+    def decorate(function: Callable[..., AsyncIterable[Any]]) -> Any:
         @wraps(function)
         async def resolver(info: Info, **args: Any) -> Any:
-            await _admit(info, permission)
-            stream = function(info, **args)
-            try:
+            await admit(info, permission)
+            async with aclosing(aiter(function(info, **args))) as stream:  # type: ignore[type-var]
                 async for event in stream:
                     info.context.forget()
                     yield event
-            finally:
-                await stream.aclose()
 
-        return strawberry.subscription(resolver, description=_doc(function), metadata={"access": Access(permission)})
+        return strawberry.subscription(
+            resolver, description=_doc(function), metadata=_root(permission, function, forgets=False)
+        )
 
     return decorate
 
 
-def decode_ids(kind: str, ids: list[strawberry.ID] | None, field: str) -> list[UUID] | None:
-    """A list of ids of one kind, checked."""
-    return None if ids is None else [decode(PREFIXES[kind], id_, field=field) for id_ in ids]
+def _root(permission: Permission | None, function: Callable[..., Any], *, forgets: bool) -> dict[Any, Any]:
+    return {"access": Access(permission), "root": Root(function, forgets)}
 
 
-async def _admit(info: Info, permission: Permission | None) -> None:
+async def admit(info: Info | Asked, permission: Permission | None) -> None:
     """Raises where the caller may not use the field. A refusal for want of permission is audited; who is not
     signed in at all leaves a line in the log only, so that nobody can fill the audit log from outside."""
     if permission is None:
@@ -232,6 +264,11 @@ async def _admit(info: Info, permission: Permission | None) -> None:
     except Forbidden as error:
         await audit.refused(audit.Entry.of(actor, f"graph.{info.field_name}"), error)
         raise
+
+
+def decode_ids(kind: str, ids: list[strawberry.ID] | None, field: str) -> list[UUID] | None:
+    """A list of ids of one kind, checked."""
+    return None if ids is None else [decode(PREFIXES[kind], id_, field=field) for id_ in ids]
 
 
 def _shower(kind: str) -> Callable[[UUID], str]:

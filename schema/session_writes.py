@@ -336,27 +336,27 @@ class SessionEvent:
     data: JSON = column("The event's body as AG-UI has it.")
     actor_kind: ActorKind = column("What did it.")
 
-    @nested(user_in("actor_id"))
+    @nested(user_in("actor_id"), common=Permission.MEMBERS_READ)
     def actor(self) -> LazyUser | None:
         """Who did it; for an agent, in whose name it acts."""
 
-    @nested(reads.session_of)
+    @nested(reads.session_of, common=True)
     def session(self) -> Session:
         """The session, as it now is."""
 
-    @nested(reads.run_of)
+    @nested(reads.run_of, common=True)
     def run(self) -> Run | None:
         """The run it belongs to."""
 
-    @nested(reads.message_of)
+    @nested(reads.message_of, common=True)
     def message(self) -> Message | None:
         """The message it is about."""
 
-    @nested(reads.tool_execution_of)
+    @nested(reads.tool_execution_of, common=True)
     def tool_execution(self) -> ToolExecution | None:
         """The tool call it is about."""
 
-    @nested(reads.approval_of)
+    @nested(reads.approval_of, common=True)
     def approval(self) -> Approval | None:
         """The approval it is about."""
 
@@ -480,7 +480,7 @@ class SessionMutation:
 @strawberry.type
 class SessionSubscription:
     @subscription(Permission.SESSIONS_READ)
-    async def session_events(
+    def session_events(
         info: Info,
         session_id: Annotated[strawberry.ID, strawberry.argument(description="The session.")],
         after: Annotated[
@@ -492,9 +492,7 @@ class SessionSubscription:
     ) -> AsyncGenerator[SessionEvent, None]:
         """Everything that happens in a session, as it happens. Reconnect with the last cursor, and nothing is lost or
         repeated."""
-        stream = streams.session_events(info.context.actor, decode("ses", session_id, field="sessionId"), after)
-        async for event in stream:
-            yield event
+        return streams.SessionEvents(info.context.actor, decode("ses", session_id, field="sessionId"), after)
 
     @subscription(Permission.SESSIONS_READ)
     async def session_changes(

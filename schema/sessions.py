@@ -223,19 +223,19 @@ class Approval(Node):
     expires_at: datetime = column("When it counts as refused.")
     decided_at: datetime | None = column("When it was decided.")
 
-    @nested(user_in("decided_by_id"))
+    @nested(user_in("decided_by_id"), common=Permission.MEMBERS_READ)
     def decided_by(self) -> LazyUser | None:
         """Who decided."""
 
-    @nested(reads.tool_execution_of)
+    @nested(reads.tool_execution_of, common=True)
     def tool_execution(self) -> ToolExecution:
         """The call in question."""
 
-    @nested(reads.run_of)
+    @nested(reads.run_of, common=True)
     def run(self) -> Run:
         """The run that waits."""
 
-    @nested(reads.session_of)
+    @nested(reads.session_of, common=True)
     def session(self) -> Session:
         """The session it belongs to."""
 
@@ -258,23 +258,23 @@ class ToolExecution(Node):
     ended_at: datetime | None = column("When it ended.")
     duration_ms: int | None = column("How long it ran, in milliseconds.")
 
-    @nested(reads.result_of_tools("result"))
+    @nested(reads.result_of_tools("result"), common=True)
     def result(self) -> JSON | None:
         """MCP content blocks: `[{type: "text", text: …}]`."""
 
-    @nested(reads.result_of_tools("structured_result"))
+    @nested(reads.result_of_tools("structured_result"), common=True)
     def structured_result(self) -> JSON | None:
         """The structured result, where the tool gives one."""
 
-    @nested(reads.approval_of_tool)
+    @nested(reads.approval_of_tool, common=True)
     def approval(self) -> Approval | None:
         """The decision it waited for; null where none was needed."""
 
-    @nested(reads.run_of)
+    @nested(reads.run_of, common=True)
     def run(self) -> Run:
         """The run it belongs to."""
 
-    @nested(reads.session_of)
+    @nested(reads.session_of, common=True)
     def session(self) -> Session:
         """The session it belongs to."""
 
@@ -290,15 +290,15 @@ class Message(Node):
     seq: BigInt = column("The number of the event that began it: its place in the session.")
     created_at: datetime = column("When it was begun.")
 
-    @nested(user_in("author_id"))
+    @nested(user_in("author_id"), common=Permission.MEMBERS_READ)
     def author(self) -> LazyUser | None:
         """Who wrote it; null for the agent."""
 
-    @nested(reads.run_of)
+    @nested(reads.run_of, common=True)
     def run(self) -> Run | None:
         """The run that it started or that wrote it; null in a fork."""
 
-    @nested(reads.session_of)
+    @nested(reads.session_of, common=True)
     def session(self) -> Session:
         """The session it belongs to."""
 
@@ -322,23 +322,23 @@ class Run(Node):
     def usage(root: Any) -> Usage:
         return root  # type: ignore[no-any-return]
 
-    @nested(user_in("started_by_id"))
+    @nested(user_in("started_by_id"), common=Permission.MEMBERS_READ)
     def started_by(self) -> LazyUser:
         """Who sent the message."""
 
-    @nested(reads.messages_of_runs)
+    @nested(reads.messages_of_runs, common=True)
     def messages(self, first: First = None, after: After = None) -> Connection[Message]:
         """The message that started it, and what the agent said."""
 
-    @nested(reads.tools_of_runs)
+    @nested(reads.tools_of_runs, common=True)
     def tool_executions(self, first: First = None, after: After = None) -> Connection[ToolExecution]:
         """The calls of tools, as they happened."""
 
-    @nested(reads.approvals_of_runs)
+    @nested(reads.approvals_of_runs, common=True)
     def approvals(self, first: First = None, after: After = None) -> Connection[Approval]:
         """The decisions that were asked for."""
 
-    @nested(reads.session_of)
+    @nested(reads.session_of, common=True)
     def session(self) -> Session:
         """The session it belongs to."""
 
@@ -381,11 +381,11 @@ class Session(Node):
     def usage(root: Any) -> Usage:
         return root  # type: ignore[no-any-return]
 
-    @nested(user_in("owner_id"))
+    @nested(user_in("owner_id"), common=Permission.MEMBERS_READ)
     def owner(self) -> LazyUser:
         """Whom it belongs to now."""
 
-    @nested(user_in("creator_id"))
+    @nested(user_in("creator_id"), common=Permission.MEMBERS_READ)
     def creator(self) -> LazyUser:
         """Who made it."""
 
@@ -397,7 +397,7 @@ class Session(Node):
     def mcp_servers(self) -> list[LazyMcpServer]:
         """The MCP servers that its agent may use."""
 
-    @nested(reads.messages_of_sessions)
+    @nested(reads.messages_of_sessions, common=True)
     def messages(
         self,
         first: First = None,
@@ -406,7 +406,7 @@ class Session(Node):
     ) -> Connection[Message]:
         """What was said."""
 
-    @nested(reads.runs_of_sessions)
+    @nested(reads.runs_of_sessions, common=True)
     def runs(
         self,
         first: First = None,
@@ -415,7 +415,7 @@ class Session(Node):
     ) -> Connection[Run]:
         """The work that its messages started."""
 
-    @nested(reads.tools_of_sessions)
+    @nested(reads.tools_of_sessions, common=True)
     def tool_executions(
         self,
         first: First = None,
@@ -424,11 +424,11 @@ class Session(Node):
     ) -> Connection[ToolExecution]:
         """The calls of tools."""
 
-    @nested(reads.approvals_of_sessions)
+    @nested(reads.approvals_of_sessions, common=True)
     def approvals(self, first: First = None, after: After = None) -> Connection[Approval]:
         """All decisions that were asked for."""
 
-    @nested(reads.pending_approvals_of_sessions)
+    @nested(reads.pending_approvals_of_sessions, common=True)
     def pending_approvals(self, first: First = None, after: After = None) -> Connection[Approval]:
         """Decisions that are waited for now."""
 

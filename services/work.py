@@ -221,3 +221,8 @@ def session_channel(session_id: UUID) -> str:
 def organization_channel(organization_id: UUID) -> str:
     """The bus channel that says that some session of an organisation changed."""
     return f"organization:{organization_id}"
+
+
+def access_channel(organization_id: UUID) -> str:
+    """The bus channel that says whose access to which sessions of an organisation may have changed."""
+    return f"access:{organization_id}"

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from email.message import Message
+from functools import lru_cache
 from typing import Any
 
 import orjson
-from starlette.requests import Request as HttpRequest
+from starlette.datastructures import QueryParams
+from starlette.types import Receive
 
 from core.errors import BadInput, QuarterdeckError, TooLarge
-from schema.errors import as_graphql, formatted
-from schema.execution import Body, Request
+from schema.bodies import Body, refusal
+from schema.execution import Request
 
 JSON = "application/json"
 GRAPHQL = "application/graphql-response+json"
@@ -29,10 +31,15 @@ class HttpProblem(Exception):
     def __init__(self, status: int, error: QuarterdeckError, headers: dict[str, str] | None = None) -> None:
         super().__init__(error.message)
         self.status = status
-        self.body: Body = {"errors": formatted([as_graphql(error)])}
+        self.body: Body = refusal(error)
         self.headers = headers or {}
 
 
+class Left(Exception):
+    """The client went away before it had sent its request, or had its answer."""
+
+
+@lru_cache(512)
 def accepted(header: str | None, *, page: bool) -> str | None:
     """The response's media type for an `Accept` header; None where there is none that both sides know.
 
@@ -58,21 +65,13 @@ def accepted(header: str | None, *, page: bool) -> str | None:
     return best
 
 
-async def read_post(request: HttpRequest) -> Request:
-    """The request in a POST's body; raises HttpProblem."""
-    content_type = Message()
-    content_type["content-type"] = request.headers.get("content-type", "")
-    if content_type.get_content_type() != JSON:
-        raise HttpProblem(415, BadInput("Send the request as application/json."), {"accept-post": JSON})
-    if content_type.get_content_charset("") not in ("", "utf-8", "utf8"):
-        raise HttpProblem(415, BadInput("Send JSON in UTF-8."))
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > LARGEST_BODY:
-            raise HttpProblem(413, TooLarge(f"A request has at most {LARGEST_BODY} bytes."))
+async def read_post(content_type: str, receive: Receive) -> Request:
+    """The request in a POST's body; raises HttpProblem, and Left."""
+    refused = _content_problem(content_type)
+    if refused is not None:
+        raise HttpProblem(415, BadInput(refused), {"accept-post": JSON})
     try:
-        given = orjson.loads(bytes(body))
+        given = orjson.loads(await _body(receive))
     except orjson.JSONDecodeError as error:
         raise HttpProblem(400, BadInput(f"The body is not JSON: {error}.")) from None
     if isinstance(given, list):
@@ -80,9 +79,9 @@ async def read_post(request: HttpRequest) -> Request:
     return checked(given)
 
 
-def read_get(request: HttpRequest) -> Request:
+def read_get(query_string: bytes) -> Request:
     """The request in a GET's query string; raises HttpProblem."""
-    given: dict[str, Any] = dict(request.query_params)
+    given: dict[str, Any] = dict(QueryParams(query_string))
     for name in ("variables", "extensions"):
         if given.get(name):
             try:
@@ -139,3 +138,34 @@ def _check_variables(variables: dict[str, Any]) -> None:
 def _with_nul(place: list[Any], name: Any) -> HttpProblem:
     field = ".".join(str(part) for part in (*place, name))
     return HttpProblem(400, BadInput("Text may not hold the character U+0000: it cannot be stored.", field=field))
+
+
+@lru_cache(512)
+def _content_problem(header: str) -> str | None:
+    """What is wrong with a content type."""
+    content_type = Message()
+    content_type["content-type"] = header
+    if content_type.get_content_type() != JSON:
+        return "Send the request as application/json."
+    if content_type.get_content_charset("") not in ("", "utf-8", "utf8"):
+        return "Send JSON in UTF-8."
+    return None
+
+
+async def _body(receive: Receive) -> bytes:
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise Left
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body") and len(body) <= LARGEST_BODY:
+        return body
+    parts = bytearray(body)
+    while True:
+        if len(parts) > LARGEST_BODY:
+            raise HttpProblem(413, TooLarge(f"A request has at most {LARGEST_BODY} bytes."))
+        if not message.get("more_body"):
+            return bytes(parts)
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Left
+        parts += message.get("body", b"")

@@ -79,7 +79,7 @@ class BusSubscription(AsyncIterator[Notice]):
         return notice
 
     def offer(self, notice: Notice) -> None:
-        """Put a notice into the queue. For the bus only; never blocks."""
+        """Put a notice into the queue; never blocks."""
         if self._lagging:
             return
         if isinstance(notice, Gap) and self._queue and isinstance(self._queue[-1], Gap):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from uuid import UUID
 
@@ -31,7 +31,7 @@ class Revocations:
     """The credentials in use by this process's sockets and streams."""
 
     def __init__(self) -> None:
-        self._watched: dict[tuple[UUID, Role], list[asyncio.Event]] = {}
+        self._watched: dict[tuple[UUID, Role], dict[object, Callable[[], object]]] = {}
         self._ask_now = asyncio.Event()
 
     @asynccontextmanager
@@ -50,25 +50,24 @@ class Revocations:
                 await actors.write_uses()
 
     @contextmanager
-    def watch(self, actor: Actor) -> Iterator[asyncio.Event]:
-        """An event that is set within a second after the actor's credential, user or role is no longer what it was.
+    def watch(self, actor: Actor, revoked: Callable[[], object]) -> Iterator[None]:
+        """Call `revoked` within a second after the actor's credential, user or role is no longer what it was.
 
         It never is for an actor without a credential. Begin to watch before `still_valid` is asked.
         """
-        revoked = asyncio.Event()
         if actor.credential_id is None:
-            yield revoked
+            yield
             return
         key = (actor.credential_id, actor.role)
-        self._watched.setdefault(key, []).append(revoked)
+        watcher = object()
+        self._watched.setdefault(key, {})[watcher] = revoked
         try:
-            yield revoked
+            yield
         finally:
-            if events := self._watched.get(key):
-                with suppress(ValueError):
-                    events.remove(revoked)
-                if not events:
-                    self._watched.pop(key, None)
+            if (watching := self._watched.get(key)) is not None:
+                watching.pop(watcher, None)
+                if not watching:
+                    del self._watched[key]
 
     async def _ask(self) -> None:
         wrote = time.monotonic()
@@ -93,8 +92,8 @@ class Revocations:
         valid = await actors.valid_credentials({credential_id for credential_id, _ in asked})
         for key in asked:
             if key not in valid:
-                for revoked in self._watched.pop(key, ()):
-                    revoked.set()
+                for revoked in self._watched.pop(key, {}).values():
+                    revoked()
 
     async def _listen(self, bus: Bus) -> None:
         while True:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import socket as sockets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from starlette.types import ASGIApp
 
+from app.serve import server_for
 from app.wiring import connected
 from core import db
 from core.ids import encode
@@ -71,3 +76,22 @@ async def _people(server: Server, home: Path) -> People:
             await person(ours, "Test Viewer", Role.VIEWER),
             await person(theirs, "Test Stranger", Role.OWNER),
         )
+
+
+@asynccontextmanager
+async def served(
+    app: ASGIApp, settings: Settings, *, protocol: type[asyncio.Protocol] | None = None
+) -> AsyncIterator[str]:
+    """The application as uvicorn serves it, or with another protocol for WebSockets."""
+    listener = sockets.create_server(("127.0.0.1", 0))
+    server = server_for(app, settings)
+    if protocol is not None:
+        server.config.ws = protocol
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        while not server.started:
+            await asyncio.sleep(0.01)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await task

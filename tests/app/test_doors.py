@@ -28,24 +28,24 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
-from starlette.websockets import WebSocket
 from websockets.exceptions import ConnectionClosed
 
 from app import web
 from app.graphql.http import GraphQLOverHttp
 from app.graphql.requests import accepted
-from app.graphql.websocket import graphql_over_websocket
+from app.graphql.websocket import GraphQLOverWebSocket
 from app.http import files
-from app.serve import server_for
 from app.wiring import Program, serving
 from core import db
 from core.permissions import Role
 from core.settings import Settings
 from schema.execution import Graph
+from schema.streams import Live
 from services.identity.actors import actor_of_bearer
 from services.identity.tokens import create_access_token, revoke_access_token
 from services.sessions.lifecycle import NewSession, create_session, session_directory
 from services.workspace import download_url
+from tests.app.conftest import served
 from tests.clients_of_graph import Client, Refused, Socket
 from tests.services.identity_help import HERE, House, a_house, audited
 from tests.talking import eventually
@@ -117,17 +117,10 @@ class Fields:
 class BrokenGraph(Graph):
     """Fails as nobody foresaw for operations that are named so."""
 
-    def operation(self, request: Any) -> Any:
-        self._fail(request)
-        return super().operation(request)
-
-    def stream(self, request: Any, context: Any) -> Any:
-        self._fail(request)
-        return super().stream(request, context)
-
-    def _fail(self, request: Any) -> None:
+    def prepare(self, request: Any) -> Any:
         if request.operation_name == "Broken":
             raise RecursionError("secret detail")
+        return super().prepare(request)
 
 
 class Door:
@@ -171,32 +164,15 @@ def deep(levels: int) -> Any:
     return value
 
 
-@asynccontextmanager
-async def served(app: Starlette, settings: Settings) -> AsyncIterator[str]:
-    """The application as uvicorn serves it."""
-    listener = sockets.create_server(("127.0.0.1", 0))
-    server = server_for(app, settings)
-    task = asyncio.create_task(server.serve(sockets=[listener]))
-    try:
-        while not server.started:
-            await asyncio.sleep(0.01)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        await task
-
-
 @pytest.fixture
 async def door(database: Program, settings_for_tests: Settings) -> AsyncIterator[Door]:
     fields = Fields()
-    graph = BrokenGraph(fields.schema(), settings_for_tests, plans=False)
-
-    async def over_websocket(websocket: WebSocket) -> None:
-        await graphql_over_websocket(websocket, graph)
-
+    schema = fields.schema()
+    graph = BrokenGraph(schema, settings_for_tests, plans=False)
+    live = Live(graph, schema)
     routes = [
-        Route("/graphql", GraphQLOverHttp(graph).__call__, methods=["GET", "POST"]),
-        WebSocketRoute("/graphql", over_websocket),
+        Route("/graphql", GraphQLOverHttp(graph, live)),
+        WebSocketRoute("/graphql", GraphQLOverWebSocket(graph, live)),
     ]
     async with serving(database), served(Starlette(routes=routes), settings_for_tests) as base:
         yield Door(f"{base}/graphql", fields, await a_house(), database)
@@ -369,7 +345,7 @@ async def test_an_event_stream_that_nobody_reads_is_let_go(
     door: Door, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr("app.graphql.http.SEND_SECONDS", 0.5)
+    monkeypatch.setattr("app.graphql.events.SEND_SECONDS", 0.5)
     with door.plain_socket() as raw:
         door.send(raw, "subscription { flood }", "Accept: text/event-stream")
         await asyncio.wait_for(_until(lambda: door.fields.streams_ended == 1), 20)
@@ -399,7 +375,8 @@ async def subscribe(socket: Socket, id_: str, **payload: Any) -> None:
 
 async def test_an_id_can_be_used_again_as_soon_as_its_error_is_read(database: Program) -> None:
     """This client reads and writes while the server is still in its call to send."""
-    graph = Graph(Fields().schema(), database.parts.settings, plans=False)
+    schema = Fields().schema()
+    graph = Graph(schema, database.parts.settings, plans=False)
     given: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     sent: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
@@ -417,7 +394,7 @@ async def test_an_id_can_be_used_again_as_soon_as_its_error_is_read(database: Pr
     given.put_nowait({"type": "websocket.connect"})
     say(type="connection_init")
     say(type="subscribe", id="same", payload={"query": "{ nothing }"})
-    serving_it = asyncio.create_task(graphql_over_websocket(WebSocket(scope, given.get, send), graph))
+    serving_it = asyncio.create_task(GraphQLOverWebSocket(graph, Live(graph, schema))(scope, given.get, send))
     seen = [(await asyncio.wait_for(sent.get(), 10))["type"] for _ in range(5)]
     given.put_nowait({"type": "websocket.disconnect", "code": 1000})
     await serving_it
@@ -480,7 +457,7 @@ async def test_readiness_does_not_wait_for_a_database_that_is_stuck(
     database: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(web, "READY_SECONDS", 0.2)
-    transport = httpx.ASGITransport(web.web_app(database.parts.settings))
+    transport = httpx.ASGITransport(web.WebApp(database.parts.settings))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
         assert (await http.get("/readyz")).status_code == 200
         async with _pool_taken(database.parts.settings.database_pool_size):

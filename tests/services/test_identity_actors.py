@@ -149,10 +149,11 @@ async def test_living_streams_end_within_a_second(how: str) -> None:
             "UPDATE web_sessions SET revoked_at = now() WHERE id = $1", signed_in.actor.credential_id
         ),
     }
+    first, second, of_another_browser = asyncio.Event(), asyncio.Event(), asyncio.Event()
     with (
-        revocations.watch(signed_in.actor) as first,
-        revocations.watch(signed_in.actor) as second,
-        revocations.watch(other.actor) as of_another_browser,
+        revocations.watch(signed_in.actor, first.set),
+        revocations.watch(signed_in.actor, second.set),
+        revocations.watch(other.actor, of_another_browser.set),
     ):
         await asyncio.sleep(0.7)
         assert not first.is_set()
@@ -167,7 +168,8 @@ async def test_what_is_revoked_before_it_is_watched_ends_too() -> None:
     await a_house()
     signed_in = await sign_in_with_password("admin@acme.example", PASSWORD, HERE)
     await sign_out(signed_in.actor)
-    with revocations.watch(signed_in.actor) as revoked:
+    revoked = asyncio.Event()
+    with revocations.watch(signed_in.actor, revoked.set):
         await within_a_second(revoked)
 
 
@@ -180,7 +182,10 @@ async def test_streams_end_while_the_bus_is_away() -> None:
         made = [await create_access_token(house.actor(Role.ADMIN), name=f"t{n}") for n in range(30)]
         living = [await actor_of_bearer(token.secret or "", HERE) for token in made]
         with ExitStack() as watched:
-            revoked = [watched.enter_context(revocations.watch(actor)) for actor in living if actor]
+            revoked = [asyncio.Event() for _ in living]
+            for actor, event in zip(living, revoked, strict=True):
+                assert actor is not None
+                watched.enter_context(revocations.watch(actor, event.set))
             await db.execute("UPDATE access_tokens SET revoked_at = now() WHERE id = $1", made[3].row["id"])
             await within_a_second(revoked[3])
             assert sum(event.is_set() for event in revoked) == 1

@@ -1,0 +1,176 @@
+"""Those who ask for the same stream share its execution, and nothing else: not what only one of them may see, not the
+pace of one that does not read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+import pytest
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from app.web import WebApp
+from app.wiring import Program, serving
+from core import db
+from core.ids import encode
+from core.permissions import Permission, Role
+from models.sessions import Visibility
+from services.identity.tokens import create_access_token
+from services.sessions.lifecycle import NewSession, SessionChanges, create_session, update_session
+from services.sessions.messages import send_message
+from tests.app.conftest import served
+from tests.clients_of_graph import Client, Refused, Stream
+from tests.services.identity_help import House, a_house
+from tests.talking import BARE_EVENTS
+
+pytestmark = pytest.mark.anyio
+
+WITH_OBJECTS = """
+subscription ($id: ID!, $after: Cursor) {
+  sessionEvents(sessionId: $id, after: $after) { cursor seq name message { id text run { number } } run { id status } }
+}
+"""
+WITH_PEOPLE = """
+subscription ($id: ID!, $after: Cursor) {
+  sessionEvents(sessionId: $id, after: $after) { cursor seq name actor { name } session { id forkedFrom { id } } }
+}
+"""
+
+
+class Place:
+    """A running web process in this one, and the people of its organisation."""
+
+    def __init__(self, url: str, app: WebApp, house: House) -> None:
+        self.url, self.house, self.live = url, house, app.live
+
+    async def client(self, role: Role, *scopes: Permission) -> Client:
+        made = await create_access_token(
+            self.house.actor(role), name="tests", scopes=[scope.value for scope in scopes] or None
+        )
+        return Client(self.url, made.secret)
+
+    async def session(self, role: Role = Role.MEMBER) -> UUID:
+        """A session with four events."""
+        new = NewSession(visibility=Visibility.ORGANIZATION)
+        session = (await create_session(self.house.actor(role), new))["id"]
+        await self.say(session, "the first")
+        return session
+
+    async def say(self, session: Any, *texts: str) -> None:
+        for text in texts:
+            await send_message(self.house.actor(Role.MEMBER), session, text)
+
+    async def until_together(self, joined: int, groups: int = 1) -> None:
+        """Until so many subscribers share so many executions."""
+        async with asyncio.timeout(20):
+            while (self.live.joined, self.live.groups) != (joined, groups):
+                await asyncio.sleep(0.02)
+
+
+@pytest.fixture(params=["wire", "asgi"])
+async def place(request: pytest.FixtureRequest, database: Program) -> AsyncIterator[Place]:
+    """Served with our protocol, and by one that knows nothing of wires. No worker: messages are sent and stay so."""
+    app = WebApp(database.parts.settings)
+    protocol = WebSocketsSansIOProtocol if request.param == "asgi" else None
+    async with serving(database), served(app, database.parts.settings, protocol=protocol) as base:
+        yield Place(f"{base}/graphql", app, await a_house())
+
+
+@asynccontextmanager
+async def following(
+    *clients: Client, document: str, session: Any, after: str | None = None
+) -> AsyncIterator[list[Stream]]:
+    async with AsyncExitStack() as stack:
+        id_ = encode("ses", session)
+        yield [await stack.enter_async_context(client.stream(document, id=id_)) for client in clients]
+
+
+async def seqs(stream: Stream, count: int) -> list[int]:
+    return [(await stream.next())["sessionEvents"]["seq"] for _ in range(count)]
+
+
+async def test_an_event_is_executed_once_for_all_who_may_see_the_same(place: Place) -> None:
+    clients = [await place.client(role) for role in (Role.MEMBER, Role.MEMBER, Role.VIEWER)] * 2
+    for document in (BARE_EVENTS, WITH_OBJECTS):
+        session = await place.session()
+        async with following(*clients, document=document, session=session) as streams_:
+            for stream in streams_:
+                assert await seqs(stream, 4) == [1, 2, 3, 4]
+            await place.until_together(6, 2)  # what viewers may do is less: they are a scope of their own
+            before = place.live.executed
+            await place.say(session, "one")
+            bodies = [[(await stream.next())["sessionEvents"] for _ in range(2)] for stream in streams_]
+            assert all(body == bodies[0] for body in bodies)
+            assert [event["name"] for event in bodies[0]] == ["quarterdeck.message.sent", "quarterdeck.run.queued"]
+            assert place.live.executed - before == 2 * 2
+        await place.until_together(0, 0)
+
+
+async def test_nobody_is_given_what_only_another_may_see(place: Place) -> None:
+    """The same document and variables; one sees the session it was forked from, one may not read people."""
+    source = await place.session(Role.MEMBER)
+    await update_session(place.house.actor(Role.MEMBER), source, SessionChanges(visibility=Visibility.PRIVATE))
+    session = await place.session(Role.MEMBER)
+    await db.execute("UPDATE sessions SET forked_from_id = $2 WHERE id = $1", session, source)
+    clients = [
+        await place.client(Role.MEMBER),
+        await place.client(Role.VIEWER),
+        await place.client(Role.ADMIN),
+        await place.client(Role.VIEWER, Permission.SESSIONS_READ),
+    ]
+    async with following(*clients, document=WITH_PEOPLE, session=session) as streams_:
+
+        async def seen() -> list[tuple[Any, Any]]:
+            found = []
+            for stream in streams_:
+                body = (await stream.socket.message())["payload"]
+                event = body["data"]["sessionEvents"]
+                found.append((event["actor"] and event["actor"]["name"], event["session"]["forkedFrom"] is not None))
+                assert bool(body.get("errors")) == (event["actor"] is None)
+            return found
+
+        expected = [("Demo Member", True), ("Demo Member", False), ("Demo Member", True), (None, False)]
+        for _ in range(4):
+            assert await seen() == expected
+        await place.until_together(4, 4)
+        await place.say(session, "hello")
+        assert await seen() == expected
+
+
+async def test_who_loses_access_leaves_and_the_others_stay(place: Place) -> None:
+    session = await place.session()
+    owner, reader = await place.client(Role.MEMBER), await place.client(Role.VIEWER)
+    async with following(owner, reader, owner, document=BARE_EVENTS, session=session) as (first, second, third):
+        for stream in (first, second, third):
+            await seqs(stream, 4)
+        await place.until_together(3, 2)
+        await update_session(place.house.actor(Role.MEMBER), session, SessionChanges(visibility=Visibility.PRIVATE))
+        await place.say(session, "between us")
+        with pytest.raises(Refused) as refused:
+            await second.next(5)
+        assert refused.value.codes == ["NOT_FOUND"]
+        for stream in (first, third):
+            assert await seqs(stream, 3) == [5, 6, 7]
+
+
+async def test_one_that_does_not_read_loses_nothing_and_slows_nobody(place: Place) -> None:
+    """It stops reading while 20 MB come, and then reads on: every event once, in order."""
+    session = await place.session()
+    client = await place.client(Role.MEMBER)
+    async with following(client, client, document=BARE_EVENTS, session=session) as (lazy, eager):
+        await seqs(lazy, 4)
+        await seqs(eager, 4)
+        await place.until_together(2)
+        lazy.socket.websocket.transport.pause_reading()
+        big = "x" * 200_000
+        for number in range(100):
+            await place.say(session, f"{number} {big}")
+            assert await seqs(eager, 2) == [5 + 2 * number, 6 + 2 * number]
+        lazy.socket.websocket.transport.resume_reading()
+        assert await seqs(lazy, 200) == list(range(5, 205))
+        await place.until_together(2)
+        await place.say(session, "and on")
+        assert await seqs(lazy, 2) == [205, 206]
