@@ -1,7 +1,7 @@
 """The database of this process: one pool, used by Tortoise for writes and by plain SQL for reads.
 
-Connections stay clean between users, so asyncpg's reset round trip is switched off: only `SET LOCAL`,
-and neither session advisory locks nor LISTEN, may be used on them.
+Connections are not reset between users (core.pool): only `SET LOCAL`, and neither session advisory locks nor LISTEN,
+may be used on them.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from tortoise.exceptions import DBConnectionError
 from tortoise.transactions import in_transaction
 
 from core.errors import Unavailable
+from core.pool import Pool
 
 APP_ROLE = "quarterdeck_app"
 """The role the application works as. It may not change or delete audit records; migrations run without it."""
@@ -43,11 +44,6 @@ _APP_ROLE_HAS_TABLES = f"SELECT has_table_privilege('{APP_ROLE}', to_regclass('p
 R = TypeVar("R", bound=asyncpg.Record)
 queries_seen: ContextVar[list[str] | None] = ContextVar("queries_seen", default=None)
 """Statements of the current context, where somebody (a test, the profiler) put a list."""
-
-
-class _Connection(asyncpg.Connection):
-    def get_reset_query(self) -> str:
-        return ""
 
 
 async def _prepare(connection: asyncpg.Connection) -> None:
@@ -76,7 +72,6 @@ def tortoise_config(
         "maxsize": pool_size,
         "application_name": "quarterdeck",
         "init": _prepare,
-        "connection_class": _Connection,
         "timeout": CONNECT_SECONDS,
         # A schema of the user's name, or another default of the server, must not take our tables' place.
         "server_settings": {"jit": "off", "statement_timeout": statement_timeout, "search_path": "public"}
@@ -85,7 +80,7 @@ def tortoise_config(
     if "sslmode" in options:
         credentials["ssl"] = options["sslmode"]
     return {
-        "connections": {"default": {"engine": "tortoise.backends.asyncpg", "credentials": credentials}},
+        "connections": {"default": {"engine": "core.pool", "credentials": credentials}},
         "apps": {
             "models": {
                 "models": ["models.identity", "models.sessions", "models.mcp_servers", "models.writes"],
@@ -111,10 +106,13 @@ async def connect(url: str, *, pool_size: int) -> None:
     config = tortoise_config(
         url, pool_size=pool_size, role=APP_ROLE if restricted else None, statement_timeout=LONGEST_STATEMENT
     )
+    global _pool
     with _said_in_a_line(config):
         await Tortoise.init(config=config, _enable_global_fallback=True)
-        async with acquire() as connection:
-            await connection.fetchval("SELECT 1")
+        client: Any = connections.get("default")
+        await client.create_connection(with_db=True)
+        _pool = client._pool
+        await fetchval("SELECT 1")
 
 
 async def connect_alone(url: str) -> asyncpg.Connection:
@@ -149,14 +147,33 @@ def _said_in_a_line(config: dict[str, Any]) -> Iterator[None]:
 
 async def close() -> None:
     """Close the pool; waits for queries under way."""
+    global _pool
+    _pool = None
     await Tortoise.close_connections()
 
 
-@asynccontextmanager
-async def acquire() -> AsyncIterator[asyncpg.Connection]:
-    """A connection of the pool."""
-    async with connections.get("default").acquire_connection() as connection:
-        yield connection
+_pool: Pool | None = None
+
+
+def pool() -> Pool:
+    """The pool of this process; raises Unavailable before it is connected, and after it is closed."""
+    if _pool is None:
+        raise Unavailable("The database is not connected: the process is starting or stopping.")
+    return _pool
+
+
+class acquire:  # noqa: N801
+    """A connection of the pool, for as long as the context is open."""
+
+    __slots__ = ("_connection", "_of")
+
+    async def __aenter__(self) -> asyncpg.Connection:
+        self._of = pool()
+        self._connection = self._of.take() or await self._of.acquire()
+        return self._connection
+
+    async def __aexit__(self, *error: object) -> None:
+        self._of.give_back(self._connection)
 
 
 @overload

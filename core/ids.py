@@ -6,17 +6,13 @@ Ids are stored as native `uuid` and are TypeIDs only in the graph.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
+from core import base32
 from core.errors import BadInput, NotFound
-
-_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-# Two digits at a time halves the work on the hot path: a page of 100 rows has hundreds of ids.
-_PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]
-_DIGITS = {digit: value for value, digit in enumerate(_ALPHABET)}
-_LENGTH = 26
 
 # The one list of kinds. A prefix never changes its meaning: ids are in customers' scripts.
 PREFIXES = {
@@ -45,14 +41,12 @@ def new_id() -> UUID:
 
 def encode(prefix: str, value: UUID) -> str:
     """The TypeID of a uuid: `encode("ses", u)` is `ses_` and 26 characters."""
-    n = value.int
-    # Written out: twice as fast as a loop, and half of the time that a page of rows takes.
-    return (
-        f"{prefix}_{_PAIRS[n >> 120]}{_PAIRS[n >> 110 & 1023]}{_PAIRS[n >> 100 & 1023]}{_PAIRS[n >> 90 & 1023]}"
-        f"{_PAIRS[n >> 80 & 1023]}{_PAIRS[n >> 70 & 1023]}{_PAIRS[n >> 60 & 1023]}{_PAIRS[n >> 50 & 1023]}"
-        f"{_PAIRS[n >> 40 & 1023]}{_PAIRS[n >> 30 & 1023]}{_PAIRS[n >> 20 & 1023]}{_PAIRS[n >> 10 & 1023]}"
-        f"{_PAIRS[n & 1023]}"
-    )
+    return f"{prefix}_{base32.encode(value)}"
+
+
+def encode_many(prefix: str, values: Sequence[UUID]) -> list[str]:
+    """The TypeIDs of many: several times as fast as one after the other."""
+    return base32.encode_many(values, f"{prefix}_")
 
 
 def decode(prefix: str, text: str, *, field: str = "id") -> UUID:
@@ -72,15 +66,10 @@ def decode(prefix: str, text: str, *, field: str = "id") -> UUID:
 def split(text: str, *, field: str = "id") -> tuple[str, UUID]:
     """Prefix and uuid of any TypeID; raises BadInput where it is none."""
     prefix, _, digits = text.rpartition("_")
-    if prefix not in _KINDS or len(digits) != _LENGTH or digits[0] > "7":
+    value = base32.decode(digits) if prefix in _KINDS else None
+    if value is None:
         raise _malformed(text, field)
-    n = 0
-    try:
-        for digit in digits:
-            n = n << 5 | _DIGITS[digit]
-    except KeyError:
-        raise _malformed(text, field) from None
-    return prefix, UUID(int=n)
+    return prefix, value
 
 
 def kind_of(prefix: str) -> str:

@@ -61,6 +61,8 @@ class SharedCount:
         """The parent's count; 0 where the counting found none."""
         if self._task is None:
             self._task = asyncio.ensure_future(self._load())
+        if self._task.done():
+            return self._task.result().get(parent, 0)
         return (await asyncio.shield(self._task)).get(parent, 0)
 
 

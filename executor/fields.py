@@ -42,7 +42,7 @@ class Definition:
         self.leaf = is_leaf_type(self.named)
         self.source = outline.source(field)
         self.resolve = field.resolve or default_field_resolver
-        self.complete = compile_completer(field.type) if self.leaf else None
+        self.complete = compile_completer(field.type, outline) if self.leaf else None
         self.nullable = _nullable(field.type)
         """Whether null is allowed: of the field itself, of its list's items, of their items, …"""
 
@@ -134,7 +134,7 @@ class Selection:
         self.objects = [f for f in fields if not f.leaf and isinstance(f.source, Read | Call)]
         self.batches = [field for field in fields if isinstance(field.source, Batch)]
         self.resolved = [f for f in fields if isinstance(f.source, Resolve) and f.constant is None]
-        self._rows = outline.rows
+        self._outline, self._rows = outline, outline.rows
         self._generated: dict[bool, MakeRows] = {}
         self._made = 0
 
@@ -152,7 +152,7 @@ class Selection:
             return self._make(parents)
         items = ways.pop()
         if items not in self._generated:
-            self._generated[items] = compile_rows(self.fields, items=items)
+            self._generated[items] = compile_rows(self.fields, self._outline, items=items)
         return self._generated[items](parents)
 
     def _make(self, parents: Sequence[Any]) -> list[dict[str, Any]]:

@@ -25,6 +25,7 @@ from graphql import (
     is_list_type,
     is_non_null_type,
     is_required_argument,
+    specified_scalar_types,
 )
 from graphql.execution.get_variable_signature import get_variable_signature
 from graphql.execution.values import (
@@ -35,6 +36,8 @@ from graphql.execution.values import (
     input_is_nested_too_deeply,
 )
 from graphql.utilities.coerce_input_value import coerce_default_value, coerce_input_value
+
+from executor.leaves import PLAIN
 
 MAX_ERRORS = 50
 """Problems of variables that are told at most: graphql-core's own default."""
@@ -61,7 +64,9 @@ class Variables:
             type_ = signature.type
             named = type_.of_type if is_non_null_type(type_) else type_
             nests = is_list_type(named) or is_input_object_type(named)
-            self._known.append((signature, nests, node.default_value is not None, is_non_null_type(type_)))
+            name = getattr(named, "name", "")
+            plain = PLAIN.get(name) if specified_scalar_types.get(name) is named else None
+            self._known.append((signature, nests, node.default_value is not None, is_non_null_type(type_), plain))
 
     def coerce(self, given: dict[str, Any]) -> VariableValues | list[GraphQLError]:
         """The values for execution, or what is wrong with them."""
@@ -75,9 +80,13 @@ class Variables:
     def _coerce(self, given: dict[str, Any]) -> VariableValues | None:
         sources: dict[str, VariableValueSource] = {}
         coerced: dict[str, Any] = {}
-        for signature, nests, has_default, required in self._known:
+        for signature, nests, has_default, required, plain in self._known:
             name = signature.name
             value = given.get(name, Undefined)
+            if plain is not None and value.__class__ is plain:
+                sources[name] = VariableValueSource(signature, value)
+                coerced[name] = value
+                continue
             if value is Undefined:
                 sources[name] = VariableValueSource(signature)
                 if has_default:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphql import (
     GraphQLEnumType,
+    GraphQLInt,
     GraphQLLeafType,
     GraphQLOutputType,
     Undefined,
@@ -17,7 +18,7 @@ from graphql import (
 )
 from graphql.pyutils import inspect
 
-from executor.sources import Call, Read
+from executor.sources import Call, Outline, Read
 
 if TYPE_CHECKING:
     from executor.fields import Field
@@ -41,10 +42,21 @@ def complete_leaf(type_: GraphQLLeafType, value: Any) -> Any:
     return coerced
 
 
-def compile_completer(type_: GraphQLOutputType) -> Complete:
+PLAIN = {"String": str, "ID": str, "Boolean": bool}
+"""The same of the specification's scalars as `Outline.plain` of ours."""
+
+
+def plain_class(type_: GraphQLLeafType, outline: Outline) -> type | None:
+    """The class whose values need no coercion; None where there is none."""
+    if specified_scalar_types.get(type_.name) is type_:
+        return PLAIN.get(type_.name)
+    return outline.plain.get(type_.name)
+
+
+def compile_completer(type_: GraphQLOutputType, outline: Outline) -> Complete:
     """A function that completes values of a leaf type, or of lists of them. Raises, often Unfit, where it is unsure."""
     if is_non_null_type(type_):
-        inner = compile_completer(type_.of_type)
+        inner = compile_completer(type_.of_type, outline)
 
         def required(value: Any) -> Any:
             if value is None or (found := inner(value)) is None:
@@ -53,7 +65,7 @@ def compile_completer(type_: GraphQLOutputType) -> Complete:
 
         return required
     if is_list_type(type_):
-        item = compile_completer(type_.of_type)
+        item = compile_completer(type_.of_type, outline)
 
         def items(value: Any) -> Any:
             if value is None:
@@ -65,10 +77,14 @@ def compile_completer(type_: GraphQLOutputType) -> Complete:
         return items
     assert is_leaf_type(type_)
     names = enum_names(type_) if isinstance(type_, GraphQLEnumType) else None
+    plain = plain_class(type_, outline)
+    is_int = type_ is GraphQLInt
 
     def leaf(value: Any) -> Any:
-        if value is None:
-            return None
+        if value is None or value.__class__ is plain:
+            return value
+        if is_int and value.__class__ is int and -2147483648 <= value <= 2147483647:
+            return value
         if names is not None and isinstance(value, str):
             return names[value]
         if value is Undefined or isinstance(value, Exception):
@@ -86,17 +102,21 @@ def enum_names(type_: GraphQLEnumType) -> dict[Any, str] | None:
     return {value: type_.coerce_output_value(value) for value in values}
 
 
-def compile_rows(fields: Sequence[Field], *, items: bool) -> MakeRows:
+def compile_rows(fields: Sequence[Field], outline: Outline, *, items: bool) -> MakeRows:
     """A function that makes the objects of rows: leaves filled in, a place kept for everything else.
 
     With `items` the rows are read as `row["name"]`, else as `row.name`. The function raises where any value needs care.
     """
-    writer = _Writer(items=items)
+    writer = _Writer(outline, items=items)
     members = ", ".join(f"{field.key!r}: {writer.expression(field)}" for field in fields)
+    together = writer.together
+    lines = [f"    {name}s = {value}" for name, value in together.items()]
+    each = "r in rows"
+    if together:
+        each = f"r, {', '.join(together)} in zip(rows, {', '.join(f'{name}s' for name in together)}, strict=True)"
     # A loop and not a comprehension: there the names bound by := would be cells, which are slower.
-    source = (
-        f"def make(rows):\n    made = []\n    for r in rows:\n        made.append({{{members}}})\n    return made\n"
-    )
+    head, body = ["def make(rows):", *lines, "    made = []"], f"        made.append({{{members}}})"
+    source = "\n".join([*head, f"    for {each}:", body, "    return made\n"])
     exec(source, writer.names)  # noqa: S102  (made of nothing but names that GraphQL's grammar allows)
     return writer.names["make"]  # type: ignore[no-any-return]
 
@@ -104,9 +124,11 @@ def compile_rows(fields: Sequence[Field], *, items: bool) -> MakeRows:
 class _Writer:
     """Writes expressions, and collects the objects that they name."""
 
-    def __init__(self, *, items: bool) -> None:
-        self._items = items
+    def __init__(self, outline: Outline, *, items: bool) -> None:
+        self._outline, self._items = outline, items
         self.names: dict[str, Any] = {"U": Undefined}
+        self.together: dict[str, str] = {}
+        """Names of values that are made for all rows at once, and how."""
 
     def expression(self, field: Field) -> str:
         """The value of a field of the row `r`."""
@@ -121,6 +143,10 @@ class _Writer:
         value = f"r[{source.name!r}]" if self._items else f"r.{source.name}"
         if source.show is None:
             return self._complete(field, value)
+        if source.show_many is not None and is_non_null_type(field.type):
+            name = f"t{len(self.together)}"
+            self.together[name] = f"{self._name(source.show_many)}([{value} for r in rows])"
+            return self._complete(field, name)
         shown = self._complete(field, f"{self._name(source.show)}(v)")
         return f"{shown} if (v := {value}) is not None else {self._absent(field)}"
 
@@ -135,14 +161,12 @@ class _Writer:
             return f"{self._name(known)}[{value}]"
         if not is_leaf_type(type_):
             return f"{careful}({value})"
-        if type_ in specified_scalar_types.values():
-            if type_.name in ("String", "ID"):
-                return f"(w if (w := {value}).__class__ is str else {careful}(w))"
-            if type_.name == "Int":
-                within = "-2147483648 <= w <= 2147483647"
-                return f"(w if (w := {value}).__class__ is int and {within} else {careful}(w))"
-            if type_.name == "Boolean":
-                return f"(w if (w := {value}) is True or w is False else {careful}(w))"
+        if type_ is GraphQLInt:
+            within = "-2147483648 <= w <= 2147483647"
+            return f"(w if (w := {value}).__class__ is int and {within} else {careful}(w))"
+        if (plain := plain_class(type_, self._outline)) is not None:
+            return f"(w if (w := {value}).__class__ is {self._name(plain)} else {careful}(w))"
+        if specified_scalar_types.get(type_.name) is type_:
             return f"{careful}({value})"
         if not self._items or not isinstance(field.source, Read) or field.source.show is not None:
             # A function or an attribute may give an exception, which many scalars would take for a value.

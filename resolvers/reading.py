@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 from uuid import UUID
 
@@ -19,10 +19,13 @@ Batch = Callable[[Actor, Sequence[Any], dict[str, Any]], Awaitable[list[Any]]]
 
 async def find(table: str, row: type[Row], scope: Scope, id_: UUID) -> Any:
     """The row with this id, or None."""
-    query = Query()
-    return await db.fetchrow(
-        f"SELECT * FROM {table} WHERE {table}.id = {query.arg(id_)} AND {query.scope(scope)}", *query.args, row=row
-    )
+    return await db.fetchrow(_find(table, scope.condition, len(scope.args)), id_, *scope.args, row=row)
+
+
+@lru_cache(512)
+def _find(table: str, condition: str, args: int) -> str:
+    placeholders = [f"${number}" for number in range(2, 2 + args)]
+    return f"SELECT * FROM {table} WHERE {table}.id = $1 AND {condition.format(*placeholders)}"
 
 
 async def page(

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Hashable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from inspect import isawaitable
-from typing import Any
+from typing import Any, NamedTuple
 
 from graphql import (
     DocumentNode,
@@ -46,8 +46,7 @@ MOST_SIZES = 8
 """Page sizes by variables that are remembered of a document."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """One GraphQL request, its JSON checked for shape."""
 
     query: str
@@ -62,8 +61,7 @@ class Refused(Exception):
     body: Body
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(NamedTuple):
     """A request whose document is valid, and whose operation is small enough."""
 
     request: Request
@@ -226,6 +224,8 @@ class _Document:
 
     def size(self, request: Request) -> Hashable:
         """What the operation's size depends on; None where that is no number."""
+        if not self.pages:
+            return (request.operation_name,)
         pages = {name: request.variables.get(name) for name in self.pages}
         if not all(value is None or type(value) is int for value in pages.values()):
             return None

@@ -9,17 +9,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterable, Awaitable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial, wraps
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, NamedTuple, TypeVar, dataclass_transform
 from uuid import UUID
 
 import strawberry
 
 from core.errors import Forbidden
-from core.ids import PREFIXES, decode, encode
+from core.ids import PREFIXES, decode, encode, encode_many
 from core.permissions import Permission
 from models.base import Row
 from schema.context import BatchFunction, Context, Info
@@ -58,6 +58,7 @@ class Column:
     name: str | None
     """None where the column has the field's own name."""
     show: Callable[[Any], Any] | None
+    show_many: Callable[[Sequence[Any]], Sequence[Any]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +87,7 @@ class Root:
     """Whether it changes things, so that what was read before it is not to be trusted after it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """What a root field's function uses of `info`."""
 
     context: Context
@@ -136,9 +136,7 @@ def entity(row: type[Row]) -> Callable[[type[T]], type[T]]:
         cls.is_type_of = classmethod(lambda _, value, info: isinstance(value, row))  # type: ignore[attr-defined]
         cls.__row__ = row  # type: ignore[attr-defined]
         cls.__annotations__["id"] = strawberry.ID
-        cls.id = column(  # type: ignore[attr-defined]
-            f"Identifier, `{PREFIXES[kind]}_…`.", name="id", show=_shower(kind)
-        )
+        cls.id = id_column(kind, f"Identifier, `{PREFIXES[kind]}_…`.", name="id")  # type: ignore[attr-defined]
         return strawberry.type(cls, description=_doc(cls))
 
     return decorate
@@ -149,9 +147,16 @@ def row_of(cls: type) -> type[Row] | None:
     return cls.__dict__.get("__row__")
 
 
-def column(description: str, *, name: str | None = None, show: Callable[[Any], Any] | None = None) -> Any:
-    """A field that is a column. `name` where the column is called differently; `show` makes the field's value of it."""
-    metadata = {"column": Column(name, show)}
+def column(
+    description: str,
+    *,
+    name: str | None = None,
+    show: Callable[[Any], Any] | None = None,
+    show_many: Callable[[Sequence[Any]], Sequence[Any]] | None = None,
+) -> Any:
+    """A field that is a column. `name` where the column is called differently; `show` makes the field's value of it,
+    and `show_many` those of many rows at once, where that is faster."""
+    metadata = {"column": Column(name, show, show_many)}
     if name is None and show is None:
         return strawberry.field(description=description, metadata=metadata)
     assert name is not None, "a column with `show` says its name"
@@ -166,7 +171,8 @@ def column(description: str, *, name: str | None = None, show: Callable[[Any], A
 
 def id_column(kind: str, description: str, *, name: str) -> Any:
     """A field that is another row's id: a uuid column shown as that kind's TypeID."""
-    return column(description, name=name, show=_shower(kind))
+    prefix = PREFIXES[kind]
+    return column(description, name=name, show=partial(encode, prefix), show_many=partial(encode_many, prefix))
 
 
 def nested(function: BatchFunction, *, common: bool | Permission = False) -> Decorator:
@@ -269,10 +275,6 @@ async def admit(info: Info | Asked, permission: Permission | None) -> None:
 def decode_ids(kind: str, ids: list[strawberry.ID] | None, field: str) -> list[UUID] | None:
     """A list of ids of one kind, checked."""
     return None if ids is None else [decode(PREFIXES[kind], id_, field=field) for id_ in ids]
-
-
-def _shower(kind: str) -> Callable[[UUID], str]:
-    return partial(encode, PREFIXES[kind])
 
 
 def _with_signature(resolver: Any, declaration: Any, parameters: list[inspect.Parameter]) -> Any:

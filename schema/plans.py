@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import strawberry
 from graphql import GraphQLField, GraphQLObjectType, GraphQLSchema
-from strawberry.types.arguments import convert_arguments
-from strawberry.types.base import StrawberryOptional
 from strawberry.types.field import StrawberryField
 
 from executor import Batch, Call, Outline, Read, Resolve, Source
 from models.base import Row
+from schema.arguments import Converters
 from schema.context import Context
 from schema.fields import Asked, Column, Nested, Root, admit, row_of
+from schema.scalars import PLAIN
 
 
 def outline_of(schema: GraphQLSchema) -> Outline:
     """What the executor is told of a schema that strawberry made."""
-    described: strawberry.Schema = schema._strawberry_schema  # type: ignore[attr-defined]
-    return Outline(source=lambda field: _source(field, described), class_of=_class_of, rows=(Row,))
+    converters = Converters(schema._strawberry_schema)  # type: ignore[attr-defined]
+    return Outline(lambda field: _source(field, converters), _class_of, rows=(Row,), plain=PLAIN)
 
 
 def _class_of(type_: GraphQLObjectType) -> type | None:
@@ -34,42 +33,17 @@ def declared(field: GraphQLField) -> StrawberryField | None:
     return found if isinstance(found, StrawberryField) and not found.extensions else None
 
 
-def converter(field: StrawberryField, schema: strawberry.Schema) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Makes a function's arguments of the coerced ones: names and classes as Python has them."""
-    names = {
-        argument.graphql_name or schema.config.name_converter.get_graphql_name(argument): argument.python_name
-        for argument in field.arguments
-    }
-    plain = all(_is_plain(argument.type) for argument in field.arguments)
-
-    def convert(args: dict[str, Any]) -> dict[str, Any]:
-        if plain:
-            return {names[name]: value for name, value in args.items()}
-        return convert_arguments(
-            args, field.arguments, scalar_registry=schema.schema_converter.scalar_registry, config=schema.config
-        )
-
-    return convert
-
-
-def _is_plain(type_: Any) -> bool:
-    """Whether strawberry hands such an argument on as it was coerced."""
-    if isinstance(type_, StrawberryOptional):
-        type_ = type_.of_type
-    return type_ in (str, int, bool, strawberry.ID)
-
-
-def _source(field: GraphQLField, schema: strawberry.Schema) -> Source:
+def _source(field: GraphQLField, converters: Converters) -> Source:
     found = declared(field)
     if found is None:
         return Resolve()
     column, nested, root = (found.metadata.get(name) for name in ("column", "nested", "root"))
     if isinstance(column, Column):
-        return Read(column.name or found.python_name, column.show)
+        return Read(column.name or found.python_name, column.show, column.show_many)
     if isinstance(nested, Nested):
-        return _batch(found, nested, schema)
+        return _batch(found, nested, converters)
     if isinstance(root, Root):
-        return Call(_itself) if found.is_subscription else _root(found, root, schema)
+        return Call(_itself) if found.is_subscription else _root(found, root, converters)
     resolver = found.base_resolver
     if resolver is None:
         return Read(found.python_name)
@@ -80,9 +54,9 @@ def _source(field: GraphQLField, schema: strawberry.Schema) -> Source:
     return Resolve()
 
 
-def _batch(field: StrawberryField, nested: Nested, schema: strawberry.Schema) -> Batch:
+def _batch(field: StrawberryField, nested: Nested, converters: Converters) -> Batch:
     function, defaults = nested.function, nested.defaults
-    converted = converter(field, schema)
+    converted = converters.of(field)
 
     async def call(context: Context, parents: Sequence[Any], args: dict[str, Any]) -> Sequence[Any]:
         return await function(context.actor, parents, args)
@@ -93,10 +67,10 @@ def _batch(field: StrawberryField, nested: Nested, schema: strawberry.Schema) ->
     return Batch(call, convert)
 
 
-def _root(field: StrawberryField, root: Root, schema: strawberry.Schema) -> Batch:
+def _root(field: StrawberryField, root: Root, converters: Converters) -> Batch:
     """A root field has one parent, so it is called once."""
     function, permission = root.function, field.metadata["access"].permission
-    name = schema.config.name_converter.get_graphql_name(field)
+    name = converters.name_of(field)
 
     async def call(context: Context, parents: Sequence[Any], args: dict[str, Any]) -> Sequence[Any]:
         if root.forgets:
@@ -105,7 +79,7 @@ def _root(field: StrawberryField, root: Root, schema: strawberry.Schema) -> Batc
         await admit(asked, permission)
         return [await function(asked, **args)]
 
-    return Batch(call, converter(field, schema))
+    return Batch(call, converters.of(field))
 
 
 def _itself(event: Any) -> Any:

@@ -74,3 +74,6 @@ SCALARS = {
         parse_value=_text,
     ),
 }
+
+PLAIN = {"DateTime": datetime, "BigInt": int, "Cursor": str}
+"""Scalars whose values of these classes are written into JSON as they are."""

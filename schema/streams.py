@@ -18,7 +18,6 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import orjson
-import strawberry
 from graphql import (
     SKIP,
     FieldNode,
@@ -40,12 +39,13 @@ from strawberry.types.field import StrawberryField
 
 from core.permissions import Actor, ActorKind, Origin, Permission, Role
 from executor import Begun, Field
+from schema.arguments import Converters
 from schema.bodies import Body, body_of, encoded, failure
 from schema.context import Context
 from schema.errors import formatted
 from schema.execution import Graph, Prepared
 from schema.fields import Asked, Nested, Root, admit
-from schema.plans import converter, declared
+from schema.plans import declared
 from subscriptions.tails import Following, Listener, Tail
 
 MOST_WAITING = 1000
@@ -87,6 +87,8 @@ class Live:
 
     def __init__(self, graph: Graph, schema: GraphQLSchema) -> None:
         self._graph, self._schema = graph, schema
+        described = getattr(schema, "_strawberry_schema", None)
+        self._converters = Converters(described) if described is not None else None
         self._groups: dict[Hashable, _Group] = {}
         self._remembered = _Remembered()
         self.executed = 0
@@ -109,13 +111,14 @@ class Live:
         if prepared.kind is not OperationType.SUBSCRIPTION:
             return None
         begun = self._graph.begin(prepared)
-        if begun is None:
+        if begun is None or self._converters is None:
             return None
         [field] = begun.fields
         found = declared(field.definition.field)
         if found is None or not isinstance(found.metadata.get("root"), Root):
             return None
-        return Subscriber(self, prepared, begun, _Source(self._schema, begun, field, found), context, sink)
+        source = _Source(begun, field, found, self._converters.of(found))
+        return Subscriber(self, prepared, begun, source, context, sink)
 
     def join(self, subscriber: Subscriber, key: Hashable, tail: Tail[Any], actor: Actor, cursor: str) -> _Group:
         """Take a subscriber that stands where its tail stands into the group of its like."""
@@ -342,10 +345,11 @@ class _Joined(NamedTuple):
 class _Source:
     """What a subscription's root field follows."""
 
-    def __init__(self, schema: GraphQLSchema, begun: Begun, field: Field, found: StrawberryField) -> None:
-        described: strawberry.Schema = schema._strawberry_schema  # type: ignore[attr-defined]
+    def __init__(
+        self, begun: Begun, field: Field, found: StrawberryField, convert: Callable[[dict[str, Any]], dict[str, Any]]
+    ) -> None:
         self._begun, self._field, self._found = begun, field, found
-        self._convert = converter(found, described)
+        self._convert = convert
 
     async def open(self, context: Context, after: str | None) -> tuple[Any, str | None]:
         """The stream, from the given cursor or from where the arguments say, and that cursor. Raises where it may not

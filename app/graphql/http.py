@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from graphql import OperationType
-from starlette.requests import cookie_parser
 from starlette.types import Receive, Scope, Send
 
 from app.graphql.events import stream_events
@@ -19,7 +18,7 @@ from app.graphql.page import graphiql
 from app.graphql.requests import EVENTS, GRAPHQL, HTML, JSON, HttpProblem, Left, accepted, read_get, read_post
 from app.http.credentials import Credential, actor_of_request, check_cookie_operation, origin_of_request
 from core.errors import BadInput, ErrorCode, Forbidden, Unauthenticated
-from core.permissions import Actor
+from core.permissions import Actor, Origin
 from schema.bodies import Body, as_json, failure, refusal
 from schema.context import Context
 from schema.execution import Graph, Prepared, Refused, Request
@@ -30,6 +29,8 @@ LOOK_AFTER_SECONDS = 0.1
 SMALLEST_COMPRESSED = 4096
 """Bytes of a response that are worth compressing for those who ask for it: three packets and more."""
 COMPRESSED_IN_A_THREAD = 128 * 1024
+
+_CONTENT_TYPES = {media: (b"content-type", f"{media}; charset=utf-8".encode()) for media in (JSON, GRAPHQL)}
 
 
 class GraphQLOverHttp:
@@ -67,13 +68,14 @@ class GraphQLOverHttp:
             await exchange.answer(503 if away else 500, body, told)
 
     async def _serve(self, exchange: _Exchange, media: str) -> None:
-        actor, credential = await exchange.actor()
+        origin = origin_of_request(exchange.headers, exchange.ip)
+        actor, credential = await exchange.actor(origin)
         if exchange.is_post:
             request = await read_post(exchange.headers.get("content-type", ""), exchange.receive)
         else:
             request = read_get(exchange.scope["query_string"])
             self._check_get(request, credential)
-        context = Context(actor, origin_of_request(exchange.headers, exchange.ip))
+        context = Context(actor, origin)
         if media == EVENTS:
             await stream_events(self._graph, self._live, request, context, actor, exchange.receive, exchange.send)
             return
@@ -126,11 +128,9 @@ class _Exchange:
         self.ip: str | None = client[0] if client else None
         self.is_post = scope["method"] == "POST"
 
-    async def actor(self) -> tuple[Actor | None, Credential | None]:
+    async def actor(self, origin: Origin) -> tuple[Actor | None, Credential | None]:
         """Who asks; raises HttpProblem for a credential that is not good, or may not be used so."""
-        cookie = self.headers.get("cookie")
-        cookies = cookie_parser(cookie) if cookie else {}
-        actor, credential = await actor_of_request(self.headers, cookies, self.ip)
+        actor, credential = await actor_of_request(self.headers, origin)
         if credential == "bearer" and actor is None:
             raise HttpProblem(
                 401,
@@ -147,7 +147,7 @@ class _Exchange:
     async def answer(self, status: int, body: Body, media: str, headers: Mapping[str, str] | None = None) -> None:
         """Send the response; raises TypeError, and sends nothing, for what JSON cannot hold."""
         data = as_json(body)
-        sent = [(b"content-type", media.encode() + b"; charset=utf-8"), (b"vary", b"accept, accept-encoding")]
+        sent = [_CONTENT_TYPES[media], (b"vary", b"accept, accept-encoding")]
         if len(data) >= SMALLEST_COMPRESSED and _takes_gzip(self.headers.get("accept-encoding", "")):
             data = await _compressed(data)
             sent.append((b"content-encoding", b"gzip"))

@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any, NoReturn
 
 import orjson
-from starlette.requests import cookie_parser
 from starlette.types import Receive, Scope, Send
 
 from app.graphql.frames import EXTENSION, Wire, text_frame
@@ -172,8 +171,7 @@ class _Socket:
             if actor is None:
                 raise _Close(FORBIDDEN, "Forbidden: the access token is not valid")
             return actor
-        cookies = cookie_parser(self.headers.get("cookie", ""))
-        actor, credential = await actor_of_request(self.headers, cookies, self._origin.ip)
+        actor, credential = await actor_of_request(self.headers, self._origin)
         if credential == "bearer" and actor is None:
             raise _Close(FORBIDDEN, "Forbidden: the access token is not valid")
         return actor

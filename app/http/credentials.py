@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Literal
 from urllib.parse import urlsplit
 
+from starlette.requests import cookie_parser
+
 from core.errors import Forbidden
 from core.permissions import Actor, Origin
 from services.identity.actors import actor_of_bearer, actor_of_cookie
@@ -37,14 +39,11 @@ def origin_of_request(headers: Mapping[str, str], client_ip: str | None) -> Orig
     )
 
 
-async def actor_of_request(
-    headers: Mapping[str, str], cookies: Mapping[str, str], client_ip: str | None
-) -> tuple[Actor | None, Credential | None]:
+async def actor_of_request(headers: Mapping[str, str], origin: Origin) -> tuple[Actor | None, Credential | None]:
     """Who asks, and by which kind of credential. Names of headers are lower case.
 
     A request that brings a token is judged by it alone: (None, "bearer") where it is not good, whatever the cookie.
     """
-    origin = origin_of_request(headers, client_ip)
     authorization = headers.get("authorization")
     if authorization is not None:
         scheme, _, token = authorization.partition(" ")
@@ -52,7 +51,8 @@ async def actor_of_request(
         if scheme.lower() != "bearer" or not token:
             return None, "bearer"
         return await actor_of_bearer(token, origin), "bearer"
-    secret = cookies.get(cookie_name())
+    cookie = headers.get("cookie")
+    secret = cookie_parser(cookie).get(cookie_name()) if cookie else None
     if secret:
         return await actor_of_cookie(secret, origin), "cookie"
     return None, None

@@ -164,7 +164,7 @@ def _origin(request: Request) -> Origin:
 
 
 async def _actor(request: Request) -> tuple[Actor | None, Credential | None]:
-    return await actor_of_request(request.headers, request.cookies, _address(request))
+    return await actor_of_request(request.headers, _origin(request))
 
 
 def _address(request: Request) -> str | None:

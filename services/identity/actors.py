@@ -43,7 +43,22 @@ class _CredentialRow(Row):
     __slots__ = ()
 
 
-_remembered: dict[tuple[str, bytes], tuple[float, _CredentialRow]] = {}
+class _Remembered:
+    """Whom a credential stood for a moment ago, and as whom it last came."""
+
+    __slots__ = ("actor", "asked", "row")
+
+    def __init__(self, asked: float, row: _CredentialRow, origin: Origin) -> None:
+        self.asked, self.row = asked, row
+        self.actor = _as_actor(row, origin)
+
+    def coming_from(self, origin: Origin) -> Actor:
+        if self.actor.origin != origin:
+            self.actor = _as_actor(self.row, origin)
+        return self.actor
+
+
+_remembered: dict[tuple[str, bytes], _Remembered] = {}
 _used: dict[UUID, float] = {}
 _to_write: set[UUID] = set()
 
@@ -103,8 +118,8 @@ async def valid_credentials(credential_ids: Iterable[UUID]) -> set[tuple[UUID, R
 def forget(*, credential_id: UUID | None = None, user_id: UUID | None = None) -> None:
     """Ask the database again for these; for all where nothing is named."""
     everything = credential_id is None and user_id is None
-    for key, (_, row) in list(_remembered.items()):
-        if everything or row["credential_id"] == credential_id or row["user_id"] == user_id:
+    for key, known in list(_remembered.items()):
+        if everything or known.row["credential_id"] == credential_id or known.row["user_id"] == user_id:
             del _remembered[key]
 
 
@@ -129,18 +144,18 @@ async def write_uses() -> None:
 
 async def _actor(sql: str, secret: str, origin: Origin) -> Actor | None:
     key = (sql, digest(secret))
-    asked = time.monotonic()
-    at, row = _remembered.get(key, (0.0, None))
-    if row is None or asked - at > _REMEMBERED_SECONDS:
+    now = time.monotonic()
+    known = _remembered.get(key)
+    if known is None or now - known.asked > _REMEMBERED_SECONDS:
         row = await db.fetchrow(*key, row=_CredentialRow)
         if row is None:
             _remembered.pop(key, None)
             return None
         if len(_remembered) >= _MOST_REMEMBERED:
             _remembered.clear()
-        _remembered[key] = (asked, row)
-        _note_use(row["credential_id"], asked)
-    return _as_actor(row, origin)
+        known = _remembered[key] = _Remembered(now, row, origin)
+        _note_use(row["credential_id"], now)
+    return known.coming_from(origin)
 
 
 def _as_actor(row: Any, origin: Origin) -> Actor:

@@ -7,17 +7,19 @@ from typing import Any
 
 from graphql import ExecutionResult
 
+from schema.bodies import as_json
+
 Place = tuple[Any, ...]
 
 
 def differences(reference: ExecutionResult, found: ExecutionResult) -> list[str]:
     """How a result differs from the reference; empty where it does not.
 
-    Data has to be the same to the order of its keys. Errors have to be the same in any order. Where a place is null
+    Data has to be the same, as clients get it, to the order of its keys. Errors have to be the same in any order. Where a place is null
     because of errors below it, which of them are told depends on which came first: there some are enough.
     """
     problems = []
-    if repr(reference.data) != repr(found.data):
+    if as_json({"data": reference.data}) != as_json({"data": found.data}):
         problems.append(f"data:\n  {reference.data!r}\n  {found.data!r}")
     expected, actual = _errors(reference), _errors(found)
     for place in expected.keys() | actual.keys():

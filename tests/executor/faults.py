@@ -50,6 +50,7 @@ class Faults:
             lambda field: self._source(names.get(id(field)), outline.source(field), outline),
             outline.class_of,
             outline.rows,
+            outline.plain,
         )
 
     def _resolver(self, name: str, resolve: Any) -> Any:
