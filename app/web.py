@@ -20,6 +20,7 @@ from app.graphql.http import GraphQLOverHttp
 from app.graphql.page import STATIC
 from app.graphql.websocket import graphql_over_websocket
 from app.http import files, sign_in
+from app.http.metrics import Counted, Metrics
 from app.wiring import Program, connected, serving
 from core import db
 from core.settings import Settings
@@ -36,6 +37,7 @@ def web_app(settings: Settings, lifespan: Lifespan | None = None) -> Starlette:
     """The ASGI application. `lifespan` connects the process; without one it is connected already."""
     graph = Graph(core_schema(build_schema()), settings)
     over_http = GraphQLOverHttp(graph)
+    metrics = Metrics(graph, settings)
 
     async def over_websocket(websocket: WebSocket) -> None:
         await graphql_over_websocket(websocket, graph)
@@ -46,11 +48,12 @@ def web_app(settings: Settings, lifespan: Lifespan | None = None) -> Starlette:
         Route("/", _home),
         Route("/healthz", _alive),
         Route("/readyz", _ready),
+        Route("/metrics", metrics.answer),
         *sign_in.routes,
         *files.routes,
         Mount("/static", _Static(directory=STATIC)),
     ]
-    middleware = []
+    middleware = [Middleware(Counted, traffic=metrics.traffic)]
     if settings.allowed_origins:
         middleware.append(
             Middleware(
@@ -61,7 +64,9 @@ def web_app(settings: Settings, lifespan: Lifespan | None = None) -> Starlette:
                 allow_headers=["authorization", "content-type", "x-quarterdeck-csrf"],
             )
         )
-    return Starlette(routes=routes, middleware=middleware, lifespan=lifespan)
+    app = Starlette(routes=routes, middleware=middleware, lifespan=lifespan)
+    app.state.metrics = metrics
+    return app
 
 
 def connecting(
@@ -71,7 +76,7 @@ def connecting(
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with connected(settings, database_url) as program, serving(program):
+        async with connected(settings, database_url) as program, serving(program), app.state.metrics.watching():
             if also is None:
                 yield
             else:

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -88,7 +89,13 @@ def tortoise_config(
         "connections": {"default": {"engine": "tortoise.backends.asyncpg", "credentials": credentials}},
         "apps": {
             "models": {
-                "models": ["models.identity", "models.sessions", "models.mcp_servers", "models.writes"],
+                "models": [
+                    "models.identity",
+                    "models.sessions",
+                    "models.mcp_servers",
+                    "models.writes",
+                    "models.documents",
+                ],
                 "migrations": "models.migrations",
                 "default_connection": "default",
             }
@@ -251,6 +258,26 @@ async def transaction() -> AsyncIterator[Transaction]:
     """All or nothing; commits at the end, rolls back on any exception."""
     async with in_transaction() as orm:
         yield Transaction(orm)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStatus:
+    """The pool's connections, and how many callers wait for one."""
+
+    size: int
+    idle: int
+    most: int
+    waiting: int
+
+
+def pool_status() -> PoolStatus | None:
+    """How the pool is now; None where there is none."""
+    pool = getattr(connections.get("default"), "_pool", None)
+    if pool is None:
+        return None
+    # asyncpg does not tell who waits; its free places are in this queue.
+    waiting = sum(1 for getter in pool._queue._getters if not getter.done())
+    return PoolStatus(pool.get_size(), pool.get_idle_size(), pool.get_max_size(), waiting)
 
 
 async def ping() -> float:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, OrderedDict
-from collections.abc import AsyncGenerator, Hashable
+from collections import Counter
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from inspect import isawaitable
 from typing import Any
 
@@ -18,33 +18,27 @@ from graphql import (
     GraphQLSchema,
     OperationDefinitionNode,
     OperationType,
-    StringValueNode,
-    Visitor,
     create_source_event_stream,
     execute,
     get_operation_ast,
-    parse,
-    specified_rules,
-    validate,
-    visit,
 )
 
 from core.errors import BadInput, QuarterdeckError
+from core.permissions import Actor
 from core.settings import Settings
 from executor import Plans, Unsupported
 from schema.context import Context
+from schema.documents import Document, Reader, Shelf, Unreadable
 from schema.errors import as_graphql, formatted
-from schema.limits import check_size, page_variables
+from schema.limits import check_size
+from schema.persisted import PersistedDocuments, Reference
 from schema.plans import outline_of
 
 Body = dict[str, Any]
 
-# Documents are kept by the memory they take, so that a flood of large ones cannot fill it.
-# A document takes about 100 bytes of memory for each of its characters.
 CACHE_CHARACTERS = 1_000_000
-LARGEST_DOCUMENT = 200_000
-MOST_SIZES = 8
-"""Page sizes by variables that are remembered of a document."""
+REGISTERED_CHARACTERS = 2_000_000
+"""Registered documents and their plans have a place of their own, where no flood of others pushes them out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +46,13 @@ class Request:
     """One GraphQL request, its JSON checked for shape."""
 
     query: str
+    """Empty where only an id was sent, until `Graph.resolve` has found the document."""
     variables: dict[str, Any]
     operation_name: str | None
+    reference: Reference | None = None
+    registered: bool = False
+    refusal: Body | None = None
+    """What is wrong with the document, where that is known already."""
 
 
 @dataclass(eq=False)
@@ -63,19 +62,82 @@ class Refused(Exception):
     body: Body
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """How many documents and plans are in memory, and what they weigh."""
+
+    documents: int
+    characters: int
+    plans: int
+    weight: int
+
+
 class Graph:
     """The schema, and the documents it knows."""
 
     def __init__(self, schema: GraphQLSchema, settings: Settings, *, plans: bool = True) -> None:
         """With `plans` false everything is executed by graphql-core: the reference that plans are compared with."""
         self._schema, self._settings = schema, settings
-        self._plans = Plans(schema, outline_of(schema)) if plans else None
+        outline = outline_of(schema) if plans else None
+        self._plans = Plans(schema, outline) if outline is not None else None
+        self._registered_plans = Plans(schema, outline) if outline is not None else None
         self.fallbacks: Counter[str] = Counter()
         """How many operations plans did not support, by reason."""
         self.planned = 0
         """How many operations were executed by plans."""
-        self._documents: OrderedDict[str, _Document] = OrderedDict()
-        self._characters = 0
+        self.outcomes: Counter[str] = Counter()
+        """How many executions, also of events, came to `ok` or to `errors`."""
+        self.streaming = 0
+        """How many subscriptions are being followed now."""
+        self.persisted = PersistedDocuments(settings)
+        self._reader = Reader(schema, settings)
+        self._documents = Shelf(CACHE_CHARACTERS)
+        self._registered_documents = Shelf(REGISTERED_CHARACTERS)
+
+    async def resolve(self, request: Request, actor: Actor | None) -> Request:
+        """The request with its document found and checked. What is wrong with it is said by whatever executes it.
+
+        Doors call it first: it may wait for the database, and reads large documents without holding up others.
+        """
+        if request.reference is None and not self.persisted.only_registered and self._documents.get(request.query):
+            return request
+        try:
+            text, registered = await self.persisted.find(request.query, request.reference)
+            shelf = self._shelf(registered)
+            if shelf.get(text) is None:
+                # What operators registered is not held against whoever sends it first.
+                user = None if registered else actor.user_id if actor else "nobody signed in"
+                shelf.put(text, await self._reader.read_for(user, text))
+            if request.query and request.reference is not None:
+                self.persisted.remember(text, request.reference)
+        except QuarterdeckError as error:
+            return replace(request, refusal=_refusal(error))
+        except Unreadable as error:
+            return replace(request, refusal={"errors": formatted(error.errors)})
+        return Request(text, request.variables, request.operation_name, None, registered)
+
+    def kept(self) -> dict[str, Kept]:
+        """What is kept in memory, of documents that clients sent (`sent`) and of registered ones (`registered`)."""
+        return {
+            name: Kept(len(shelf), shelf.characters, *(len(plans), plans.weight) if plans is not None else (0, 0))
+            for name, shelf, plans in (
+                ("sent", self._documents, self._plans),
+                ("registered", self._registered_documents, self._registered_plans),
+            )
+        }
+
+    def problems(self, text: str) -> list[str]:
+        """Why a document cannot be executed, each in a line; none where it can."""
+        try:
+            document = self._reader.read(text)
+            for node in document.node.definitions:
+                if isinstance(node, OperationDefinitionNode):
+                    check_size(self._schema, document.node, node, {}, self._settings)
+        except Unreadable as unreadable:
+            return [error.message.partition("\n")[0] for error in unreadable.errors]
+        except QuarterdeckError as error:
+            return [error.message]
+        return []
 
     def operation(self, request: Request) -> OperationDefinitionNode:
         """The operation that a request asks for; raises Refused where the document or its size is not acceptable."""
@@ -112,6 +174,7 @@ class Graph:
         if isinstance(source, ExecutionResult):
             raise Refused(_body(source, with_data=False))
         async with aclosing(source):
+            self.streaming += 1
             try:
                 async for event in source:
                     yield _body(await self._execute(request, document, operation, context, event))
@@ -119,6 +182,8 @@ class Graph:
                 raise
             except Exception as error:
                 raise Refused({"errors": formatted([GraphQLError(str(error), original_error=error)])}) from None
+            finally:
+                self.streaming -= 1
 
     async def _execute(
         self,
@@ -128,13 +193,15 @@ class Graph:
         context: Context,
         root: Any = None,
     ) -> ExecutionResult:
-        if self._plans is not None:
+        plans = self._registered_plans if request.registered else self._plans
+        if plans is not None:
             try:
-                result = await self._plans.execute(request.query, document, operation, request.variables, context, root)
+                result = await plans.execute(request.query, document, operation, request.variables, context, root)
             except Unsupported as unsupported:
                 self.fallbacks[unsupported.reason] += 1
             else:
                 self.planned += 1
+                self.outcomes["errors" if result.errors else "ok"] += 1
                 return result
         found = execute(
             self._schema,
@@ -144,14 +211,14 @@ class Graph:
             variable_values=request.variables,
             operation_name=request.operation_name,
         )
-        return await found if isawaitable(found) else found
+        result = await found if isawaitable(found) else found
+        self.outcomes["errors" if result.errors else "ok"] += 1
+        return result
 
     def _prepare(self, request: Request) -> tuple[DocumentNode, OperationDefinitionNode]:
-        known = self._documents.get(request.query)
-        if known is None:
-            known = self._parse(request.query)
-        else:
-            self._documents.move_to_end(request.query)
+        if request.refusal is not None:
+            raise Refused(request.refusal)
+        known = self._shelf(request.registered).get(request.query) or self._read(request)
         document = known.node
         operation = get_operation_ast(document, request.operation_name)
         if operation is None:
@@ -162,7 +229,7 @@ class Graph:
                     else BadInput("The document has several operations: say which one with operationName.")
                 )
             )
-        size = known.size(request)
+        size = known.size(request.operation_name, request.variables)
         if size is None or size not in known.allowed:
             try:
                 check_size(self._schema, document, operation, request.variables, self._settings)
@@ -171,56 +238,16 @@ class Graph:
             known.allow(size)
         return document, operation
 
-    def _parse(self, text: str) -> _Document:
-        if len(text) > LARGEST_DOCUMENT:
-            raise Refused(_refusal(BadInput(f"A document has at most {LARGEST_DOCUMENT} characters.")))
+    def _read(self, request: Request) -> Document:
         try:
-            document = parse(text, max_tokens=self._settings.max_query_tokens, no_location=False)
-        except GraphQLError as error:
-            raise Refused({"errors": formatted([error])}) from None
-        except RecursionError:
-            raise Refused(_refusal(BadInput("The document is nested too deeply to be read."))) from None
-        if "\0" in text or "\\u" in text:
-            visit(document, _NoNul())
-        if problems := validate(self._schema, document, specified_rules, max_errors=20):
-            raise Refused({"errors": formatted(problems)})
-        known = self._documents[text] = _Document(document, page_variables(document))
-        self._characters += len(text)
-        while self._characters > CACHE_CHARACTERS:
-            dropped, _ = self._documents.popitem(last=False)
-            self._characters -= len(dropped)
-        return known
+            document = self._reader.read(request.query)
+        except Unreadable as error:
+            raise Refused({"errors": formatted(error.errors)}) from None
+        self._shelf(request.registered).put(request.query, document)
+        return document
 
-
-@dataclass(slots=True)
-class _Document:
-    """A valid document, and the sizes in which it was found small enough."""
-
-    node: DocumentNode
-    pages: frozenset[str]
-    """The variables that say how big a page is."""
-    allowed: set[Hashable] = field(default_factory=set)
-
-    def size(self, request: Request) -> Hashable:
-        """What the operation's size depends on; None where that is no number."""
-        pages = {name: request.variables.get(name) for name in self.pages}
-        if not all(value is None or type(value) is int for value in pages.values()):
-            return None
-        return request.operation_name, *pages.items()
-
-    def allow(self, size: Hashable) -> None:
-        if len(self.allowed) >= MOST_SIZES:
-            self.allowed.clear()
-        if size is not None:
-            self.allowed.add(size)
-
-
-class _NoNul(Visitor):
-    """Refuses texts in the document that the database cannot hold; those in variables are refused at the door."""
-
-    def enter_string_value(self, node: StringValueNode, *_: Any) -> None:
-        if "\0" in node.value:
-            raise Refused(_refusal(BadInput("Text may not hold the character U+0000: it cannot be stored.")))
+    def _shelf(self, registered: bool) -> Shelf:
+        return self._registered_documents if registered else self._documents
 
 
 def _body(result: ExecutionResult, *, with_data: bool = True) -> Body:

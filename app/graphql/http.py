@@ -63,6 +63,7 @@ class GraphQLOverHttp:
     async def _answer(self, request: HttpRequest, media: str) -> Response:
         actor, credential = await _actor(request)
         parsed = await read_post(request) if request.method == "POST" else read_get(request)
+        parsed = await self._graph.resolve(parsed, actor)
         if request.method != "POST":
             self._check_get(parsed, credential)
         context = Context(actor, origin_of_request(request.headers, _ip(request)))

@@ -182,7 +182,8 @@ class _Socket:
     async def _run(self, id_: str, payload: Any) -> None:
         last: dict[str, Any] = {"id": id_, "type": "complete"}
         try:
-            async with aclosing(results(self._graph, checked(payload), Context(self._actor, self._origin))) as found:
+            request = await self._graph.resolve(checked(payload), self._actor)
+            async with aclosing(results(self._graph, request, Context(self._actor, self._origin))) as found:
                 async for body in found:
                     await self._send({"id": id_, "type": "next", "payload": body})
         except (HttpProblem, Refused) as refused:
