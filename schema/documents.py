@@ -1,7 +1,7 @@
 """Reading documents: they are parsed and validated once, and kept.
 
-Checking a document costs more than executing most of them, so a document that is new to the process may not hold up
-others: large ones are read in a thread of their own, and whoever sends many is told to wait.
+Checking a document costs more than executing most of them, so one that is new to the process may not hold up others:
+it is read in a thread, each user's one after the other, and whoever sends many is told to wait.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ import asyncio
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,14 +41,12 @@ MOST_SIZES = 8
 MOST_COMPARISONS = 100_000
 """Steps of comparing fields that share a name. Documents of hand-written clients take hundreds, seldom thousands."""
 
-READ_AT_ONCE = 2_000
-"""Characters of a document that is read in a few milliseconds, without the way to another thread."""
 FREE_SECONDS = 3.0
 """Processor time for new documents that a user may take at once …"""
 SHARE = 0.25
 """… and the share of it that they may take for good."""
-SECONDS_PER_CHARACTER = 5e-6
-"""What is held against a user until it is known what reading took."""
+SECONDS_PER_CHARACTER = 2e-5
+"""What is held against a user until it is known what reading took: the most that was seen."""
 MOST_USERS = 10_000
 
 
@@ -126,8 +123,7 @@ class Reader:
 
     def read(self, text: str) -> Document:
         """The document; raises Unreadable."""
-        if len(text) > LARGEST_DOCUMENT:
-            raise _unreadable(BadInput(f"A document has at most {LARGEST_DOCUMENT} characters."))
+        _check_length(text)
         try:
             document = parse(text, max_tokens=self._settings.max_query_tokens, no_location=False)
         except GraphQLError as error:
@@ -153,20 +149,23 @@ class Reader:
     async def read_for(self, user: Hashable | None, text: str) -> Document:
         """The same without holding up others. Raises Unreadable, also where this user has sent too many new ones;
         None is for documents that are held against nobody."""
-        if len(text) <= READ_AT_ONCE:
-            with self._paces.turn(user, len(text)) as spent:
-                return self._timed(text, spent)
+        _check_length(text)
         task = self._under_way.get(text)
         if task is None:
-            self._paces.check(user)
-            task = self._under_way[text] = asyncio.create_task(self._read_apart(user, text))
+            pace = self._paces.of(user)
+            pace.take(len(text) * SECONDS_PER_CHARACTER)
+            task = self._under_way[text] = asyncio.create_task(self._read_apart(pace, text))
             task.add_done_callback(lambda done: self._read_it(text, done))
         # Others may wait for the same document when this client has gone.
         return await asyncio.shield(task)
 
-    async def _read_apart(self, user: Hashable | None, text: str) -> Document:
-        with self._paces.turn(user, len(text)) as spent:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, self._timed, text, spent)
+    async def _read_apart(self, pace: _Pace, text: str) -> Document:
+        spent: list[float] = []
+        try:
+            async with pace.turn:
+                return await asyncio.get_running_loop().run_in_executor(self._thread, self._timed, text, spent)
+        finally:
+            pace.debt = max(0.0, pace.debt - len(text) * SECONDS_PER_CHARACTER + sum(spent))
 
     def _read_it(self, text: str, task: asyncio.Task[Document]) -> None:
         del self._under_way[text]
@@ -181,53 +180,41 @@ class Reader:
             spent.append(time.thread_time() - started)
 
 
-@dataclass(slots=True)
 class _Pace:
-    debt: float
-    at: float
+    """What one user has taken of the processor for new documents."""
 
-    def now(self) -> float:
-        """Seconds of processor time that are still held against the user."""
+    def __init__(self) -> None:
+        self.turn = asyncio.Lock()
+        self.debt = 0.0
+        self._at = time.monotonic()
+
+    def take(self, seconds: float) -> None:
+        """Hold this against the user; raises Unreadable where it has been too much already."""
         at = time.monotonic()
-        self.debt = max(0.0, self.debt - (at - self.at) * SHARE)
-        self.at = at
-        return self.debt
+        self.debt = max(0.0, self.debt - (at - self._at) * SHARE)
+        self._at = at
+        if self.debt > FREE_SECONDS:
+            wait = math.ceil((self.debt - FREE_SECONDS) / SHARE)
+            raise _unreadable(
+                RateLimited(
+                    "Too many documents that are new here, or too large ones, in a short time. Put values into "
+                    f"variables instead of into the document, and try again in {wait} s.",
+                    retryAfterSeconds=wait,
+                )
+            )
+        self.debt += seconds
 
 
 class _Paces:
-    """How much of the processor each user has taken for new documents. Those who are not signed in are one user."""
+    """Those of all users. Who is not signed in is one user with all others who are not."""
 
     def __init__(self) -> None:
         self._users: OrderedDict[Hashable, _Pace] = OrderedDict()
 
-    def check(self, user: Hashable | None) -> None:
-        """Raises Unreadable where it has been too much."""
-        debt = self._of(user).now()
-        if debt > FREE_SECONDS:
-            seconds = math.ceil((debt - FREE_SECONDS) / SHARE)
-            raise _unreadable(
-                RateLimited(
-                    "Too many documents that are new here, or too large ones, in a short time. Put values into "
-                    f"variables instead of into the document, and try again in {seconds} s.",
-                    retryAfterSeconds=seconds,
-                )
-            )
-
-    @contextmanager
-    def turn(self, user: Hashable | None, characters: int) -> Iterator[list[float]]:
-        """Into the list goes what was spent; raises Unreadable as `check` does."""
-        self.check(user)
-        pace, expected, spent = self._of(user), characters * SECONDS_PER_CHARACTER, list[float]()
-        pace.debt += expected
-        try:
-            yield spent
-        finally:
-            pace.debt = max(0.0, pace.debt - expected + sum(spent))
-
-    def _of(self, user: Hashable | None) -> _Pace:
+    def of(self, user: Hashable | None) -> _Pace:
         if user is None:
-            return _Pace(0.0, time.monotonic())
-        pace = self._users.pop(user, None) or _Pace(0.0, time.monotonic())
+            return _Pace()
+        pace = self._users.pop(user, None) or _Pace()
         self._users[user] = pace
         if len(self._users) > MOST_USERS:
             self._users.popitem(last=False)
@@ -251,6 +238,11 @@ class _NoNul(Visitor):
     def enter_string_value(self, node: StringValueNode, *_: Any) -> None:
         if "\0" in node.value:
             raise _unreadable(BadInput("Text may not hold the character U+0000: it cannot be stored."))
+
+
+def _check_length(text: str) -> None:
+    if len(text) > LARGEST_DOCUMENT:
+        raise _unreadable(BadInput(f"A document has at most {LARGEST_DOCUMENT} characters."))
 
 
 def _unreadable(error: QuarterdeckError) -> Unreadable:
