@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Hashable
@@ -17,8 +18,10 @@ from typing import Any
 
 from graphql import (
     DocumentNode,
+    FloatValueNode,
     GraphQLError,
     GraphQLSchema,
+    IntValueNode,
     OverlappingFieldsCanBeMergedRule,
     StringValueNode,
     ValidationContext,
@@ -36,6 +39,8 @@ from schema.errors import as_graphql
 from schema.limits import page_variables
 
 LARGEST_DOCUMENT = 200_000
+MOST_DIGITS = 1000
+"""Of a number in a document: Python takes no more than some thousand."""
 MOST_SIZES = 8
 """Page sizes by variables that are remembered of a document."""
 MOST_COMPARISONS = 100_000
@@ -130,8 +135,8 @@ class Reader:
             raise Unreadable(error) from None
         except RecursionError:
             raise _unreadable(BadInput("The document is nested too deeply to be read.")) from None
-        if "\0" in text or "\\u" in text:
-            visit(document, _NoNul())
+        if "\0" in text or "\\u" in text or any(len(run) > MOST_DIGITS for run in _DIGITS.findall(text)):
+            visit(document, _Storable())
         problems = validate(self._schema, document, _RULES, max_errors=20)
         if problems:
             if isinstance(problems[-1], ValidationAbortedError) and len(problems) <= 20:
@@ -229,15 +234,22 @@ class _Overlapping(OverlappingFieldsCanBeMergedRule):
         self.rule_context.remaining_complexity_budget = MOST_COMPARISONS
 
 
+_DIGITS = re.compile(r"[0-9]+")
 _RULES = [_Overlapping if rule is OverlappingFieldsCanBeMergedRule else rule for rule in specified_rules]
 
 
-class _NoNul(Visitor):
-    """Refuses texts in the document that the database cannot hold; those in variables are refused at the door."""
+class _Storable(Visitor):
+    """Refuses values in the document that nothing can hold; those in variables are refused at the door."""
 
     def enter_string_value(self, node: StringValueNode, *_: Any) -> None:
         if "\0" in node.value:
             raise _unreadable(BadInput("Text may not hold the character U+0000: it cannot be stored."))
+
+    def enter_int_value(self, node: IntValueNode | FloatValueNode, *_: Any) -> None:
+        if len(node.value) > MOST_DIGITS:
+            raise _unreadable(BadInput(f"A number has at most {MOST_DIGITS} digits."))
+
+    enter_float_value = enter_int_value
 
 
 def _check_length(text: str) -> None:

@@ -99,8 +99,13 @@ class Graph:
 
         Doors call it first: it may wait for the database, and reads large documents without holding up others.
         """
-        if request.reference is None and not self.persisted.only_registered and self._documents.get(request.query):
-            return request
+        if request.reference is None:
+            if not self.persisted.only_registered and self._documents.get(request.query):
+                return request
+        elif not request.query:
+            known = self.persisted.registered.known(request.reference.identifier)
+            if known is not None and self._registered_documents.get(known):
+                return Request(known, request.variables, request.operation_name, None, True)
         try:
             text, registered = await self.persisted.find(request.query, request.reference)
             shelf = self._shelf(registered)

@@ -76,13 +76,17 @@ class DocumentMemory:
     def __len__(self) -> int:
         return len(self._known)
 
+    def known(self, identifier: str) -> str | None:
+        """The text, the same object each time; None where it is not in memory."""
+        self._look_for_retirements()
+        return self._known.get(identifier)
+
     async def find(self, identifier: str) -> str | None:
-        """The text, the same object each time as long as it is remembered; None where no release in use has it.
+        """The text; None where no release in use has it.
 
         Raises RateLimited where too many ask for ids that are not known here.
         """
-        self._look_for_retirements()
-        text = self._known.get(identifier)
+        text = self.known(identifier)
         if text is not None:
             return text
         if time.monotonic() - self._unknown.get(identifier, -UNKNOWN_SECONDS) < UNKNOWN_SECONDS:

@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from core.errors import ErrorCode
+from schema.errors import LONGEST_MESSAGE
 from tests.conftest import Server, environment_for, free_port, running, wait_until_ready
 from tests.databases import TestServer
 from tests.talking import CREATE, GET, HISTORY, SEND
@@ -88,7 +89,7 @@ def checked(response: httpx.Response) -> httpx.Response:
         assert error["extensions"]["code"] in CODES, error
         assert isinstance(error["message"], str)
         assert error["message"]
-        assert len(error["message"]) < 5000
+        assert len(error["message"]) <= LONGEST_MESSAGE
     if "data" in body:
         assert response.status_code == 200
     elif response.headers["content-type"].startswith(GRAPHQL):
@@ -213,20 +214,22 @@ ODD = {
     "huge string": '{ session(id: "' + "x" * 190_000 + '") { id } }',
     "huge name": "{ " + "x" * 190_000 + " }",
     "huge number": "{ sessions(first: " + "9" * 5_000 + ") { totalCount } }",
+    "huge default": "query ($n: Int = " + "9" * 5_000 + ") { sessions(first: $n) { totalCount } }",
+    "huge id": "{ session(id: " + "9" * 5_000 + ") { id } }",
     "huge variable name": "query ($" + "v" * 100_000 + ": ID) { __typename }",
     "a subscription": "subscription { sessionChanges { kind } }",
     "no operation": "fragment F on Query { __typename }",
     "type system": "type Query { a: Int }",
     "two of a name": "query A { __typename } query A { __typename }",
     "a variable in itself": "query ($a: [ID!]! = $a) { __typename }",
-    "introspection within introspection": "{ __schema { types { fields { type { fields { type { fields { name } } } } } } } }",
+    "introspection within itself": "{ __schema { types { fields { type { fields { type { name } } } } } } }",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ODD)
 def test_odd_documents(asker: Asker, kind: str) -> None:
     body = asker.ask(ODD[kind])
-    if kind not in ("introspection within introspection", "many directives"):
+    if kind not in ("introspection within itself", "many directives"):
         assert "errors" in body, str(body)[:300]
     assert asker.ask("{ __typename }") == {"data": {"__typename": "Query"}}
 
@@ -264,7 +267,7 @@ def memory_mib(server: Server) -> float:
 def test_a_flood_of_distinct_documents_takes_bounded_memory(process: Server, asker: Asker) -> None:
     fields = "id title status visibility runtime model systemPrompt createdAt updatedAt owner { id name }"
     before, answered = memory_mib(process), 0
-    for _ in range(250):
+    for _ in range(120):
         mark = uuid4().hex
         spreads = " ".join(f"...F{n}{mark}" for n in range(8))
         fragments = " ".join(f"fragment F{n}{mark} on Session {{ {fields} }}" for n in range(8))
@@ -273,12 +276,10 @@ def test_a_flood_of_distinct_documents_takes_bounded_memory(process: Server, ask
             assert body["errors"][0]["extensions"]["code"] == ErrorCode.RATE_LIMITED
         else:
             answered += 1
-    assert answered > 50
-    for number in range(3000):
+    assert answered > 30
+    for number in range(300):
         response = asker.post(orjson.dumps({"documentId": f"unknown-{number}"}))
         assert response.json()["errors"][0]["extensions"]["code"] == ErrorCode.PERSISTED_QUERY_NOT_FOUND
-        if number > 300:
-            break
     assert memory_mib(process) - before < MOST_GROWTH_MIB
 
 
