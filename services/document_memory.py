@@ -7,6 +7,7 @@ ask for meanwhile, so that a flood of ids that nobody registered is a few statem
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import OrderedDict
 from typing import Generic, TypeVar
@@ -67,9 +68,9 @@ class DocumentMemory:
         self._unknown: OrderedDict[str, float] = OrderedDict()
         self._waiting: OrderedDict[str, asyncio.Future[str | None]] = OrderedDict()
         self._asking: asyncio.Task[None] | None = None
-        self._asked_at = 0.0
+        self._asked_at = -math.inf
         self._looking: asyncio.Task[None] | None = None
-        self._looked_at = -RETIREMENTS_SECONDS
+        self._looked_at = -math.inf
         self._retirements: tuple[object, ...] | None = None
         self._clearings = 0
 
@@ -89,7 +90,7 @@ class DocumentMemory:
         text = self.known(identifier)
         if text is not None:
             return text
-        if time.monotonic() - self._unknown.get(identifier, -UNKNOWN_SECONDS) < UNKNOWN_SECONDS:
+        if time.monotonic() - self._unknown.get(identifier, -math.inf) < UNKNOWN_SECONDS:
             return None
         future = self._waiting.get(identifier)
         if future is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import math
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -94,7 +95,7 @@ class Metrics(Collector):
             registry=self._registry,
         )
         self._runs: dict[str, int] | None = None
-        self._runs_at = -RUNS_EVERY_SECONDS
+        self._runs_at = -math.inf
         self._reading_runs = asyncio.Lock()
         self._registry.register(self)
 

@@ -111,7 +111,8 @@ async def test_what_another_process_registers_is_known_at_once() -> None:
     assert await memory.find("one") is await memory.find("one")
 
 
-async def test_a_flood_of_unknown_ids_is_a_few_statements() -> None:
+async def test_a_flood_of_unknown_ids_is_a_few_statements(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(document_memory, "UNKNOWN_SECONDS", 60.0)
     await register(OPERATOR, "web", "1", {"one": ONE})
     memory = DocumentMemory()
     seen: list[str] = []
