@@ -6,6 +6,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any
 
 import click
@@ -45,7 +46,7 @@ def web() -> None:
     listener = listen(found)
     app = WebApp(found)
     tune_memory()
-    serve(server_for(app, found), listener, connecting(found, url))
+    serve(server_for(app, found), listener, connecting(app, url))
 
 
 @main.command()
@@ -136,6 +137,50 @@ def token_revoke(token_id: str) -> None:
     from app.maintenance import revoke_token
 
     _run(revoke_token(settings(), token_id, click.echo))
+
+
+@main.group()
+def documents() -> None:
+    """The documents that client programs send, by release: docs/documents.md."""
+
+
+@documents.command("register")
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--client", required=True, help="The program: web, mobile, …")
+@click.option("--release", required=True, help="Its release, as you number it.")
+def documents_register(files: tuple[Path, ...], client: str, release: str) -> None:
+    """Register the documents of a client's release: .graphql files, a map of ids as relay-compiler and GraphQL Code
+    Generator write it, or Apollo's manifest."""
+    from app.documents import register
+
+    _run(register(settings(), client, release, files, click.echo))
+
+
+@documents.command("list")
+def documents_list() -> None:
+    """List all releases with their number of documents."""
+    from app.documents import list_releases
+
+    _run(list_releases(settings(), click.echo))
+
+
+@documents.command("retire")
+@click.option("--client", required=True)
+@click.option("--release", required=True)
+def documents_retire(client: str, release: str) -> None:
+    """Nobody runs this release any more: documents that no other uses are not executed from now on."""
+    from app.documents import retire
+
+    _run(retire(settings(), client, release, click.echo))
+
+
+@documents.command("check")
+def documents_check() -> None:
+    """Check every document in use against today's schema and limits. Exits with 1 where one does not fit."""
+    from app.documents import check
+
+    if not asyncio.run(check(settings(), click.echo)):
+        raise SystemExit(1)
 
 
 @main.command()

@@ -43,7 +43,7 @@ def run(settings: Settings) -> None:
         say("Bringing the database up to date …")
         asyncio.run(prepare_database(url, lambda name: say(f"  {name}")))
         app = WebApp(settings)
-        around = connecting(settings, url, also=lambda program: _beside(program, settings, started))
+        around = connecting(app, url, also=lambda program: _beside(program, settings, started))
         tune_memory()
         serve(server_for(app, settings), listener, around)
         say("Stopping …")

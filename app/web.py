@@ -20,6 +20,8 @@ from app.graphql.http import GraphQLOverHttp
 from app.graphql.page import STATIC
 from app.graphql.websocket import GraphQLOverWebSocket
 from app.http import files, sign_in
+from app.http.metrics import Metrics
+from app.http.traffic import Counted
 from app.wiring import Program, connected, serving
 from core import db
 from core.settings import Settings
@@ -41,12 +43,14 @@ class WebApp:
     """
 
     def __init__(self, settings: Settings) -> None:
+        self.settings = settings
         schema = core_schema(build_schema())
         self.graph = Graph(schema, settings)
         self.live = Live(self.graph, schema)
-        self._over_http = GraphQLOverHttp(self.graph, self.live)
-        self._over_websocket = GraphQLOverWebSocket(self.graph, self.live)
-        self._beside = _beside(settings, self._over_http)
+        self.metrics = Metrics(self.graph, self.live, settings)
+        self._over_http = GraphQLOverHttp(self.graph, self.live, self.metrics.traffic)
+        self._over_websocket = GraphQLOverWebSocket(self.graph, self.live, self.metrics.traffic)
+        self._beside = _beside(settings, self._over_http, self.metrics)
         self._other_origins = bool(settings.allowed_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,17 +67,18 @@ def _has_origin(scope: Scope) -> bool:
     return any(name == b"origin" for name, _ in scope["headers"])
 
 
-def _beside(settings: Settings, over_http: ASGIApp) -> Starlette:
+def _beside(settings: Settings, over_http: ASGIApp, metrics: Metrics) -> Starlette:
     routes: list[BaseRoute] = [
         Route(GRAPHQL_PATH, over_http),
         Route("/", _home),
         Route("/healthz", _alive),
         Route("/readyz", _ready),
+        Route("/metrics", metrics.answer),
         *sign_in.routes,
         *files.routes,
         Mount("/static", _Static(directory=STATIC)),
     ]
-    middleware = []
+    middleware = [Middleware(Counted, traffic=metrics.traffic)]
     if settings.allowed_origins:
         middleware.append(
             Middleware(
@@ -89,10 +94,10 @@ def _beside(settings: Settings, over_http: ASGIApp) -> Starlette:
 
 @asynccontextmanager
 async def connecting(
-    settings: Settings, database_url: str, *, also: Callable[[Program], AbstractAsyncContextManager[None]] | None = None
+    app: WebApp, database_url: str, *, also: Callable[[Program], AbstractAsyncContextManager[None]] | None = None
 ) -> AsyncIterator[None]:
     """The process is connected while it serves; `also` runs beside it (a worker, for development)."""
-    async with connected(settings, database_url) as program, serving(program):
+    async with connected(app.settings, database_url) as program, serving(program), app.metrics.watching():
         if also is None:
             yield
         else:

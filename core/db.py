@@ -83,7 +83,13 @@ def tortoise_config(
         "connections": {"default": {"engine": "core.pool", "credentials": credentials}},
         "apps": {
             "models": {
-                "models": ["models.identity", "models.sessions", "models.mcp_servers", "models.writes"],
+                "models": [
+                    "models.identity",
+                    "models.sessions",
+                    "models.mcp_servers",
+                    "models.writes",
+                    "models.documents",
+                ],
                 "migrations": "models.migrations",
                 "default_connection": "default",
             }
@@ -160,6 +166,11 @@ def pool() -> Pool:
     if _pool is None:
         raise Unavailable("The database is not connected: the process is starting or stopping.")
     return _pool
+
+
+def is_connected() -> bool:
+    """Whether there is a pool."""
+    return _pool is not None
 
 
 class acquire:  # noqa: N801

@@ -24,6 +24,7 @@ class ErrorCode(StrEnum):
     UNAVAILABLE = "UNAVAILABLE"
     SLOW_CONSUMER = "SLOW_CONSUMER"
     CURSOR_EXPIRED = "CURSOR_EXPIRED"
+    PERSISTED_QUERY_NOT_FOUND = "PERSISTED_QUERY_NOT_FOUND"
     INTERNAL = "INTERNAL"
 
 
@@ -133,3 +134,9 @@ class CursorExpired(QuarterdeckError):
     """The cursor is older than what is kept; read the current state and start again."""
 
     code = ErrorCode.CURSOR_EXPIRED
+
+
+class PersistedQueryNotFound(QuarterdeckError):
+    """No document is known by the id that was sent instead of one."""
+
+    code = ErrorCode.PERSISTED_QUERY_NOT_FOUND

@@ -77,6 +77,13 @@ class Settings(BaseSettings):
     max_query_tokens: int = Field(4000, ge=100, description="Most lexical tokens in a GraphQL document.")
     max_query_aliases: int = Field(30, ge=1, description="Most aliases in a GraphQL operation.")
     max_query_cost: int = Field(20_000, ge=100, description="Most objects an operation may ask for, by its page sizes.")
+    documents: Literal["any", "registered"] = Field(
+        "any",
+        description="Which documents are executed: any, or only those that operators registered (docs/documents.md).",
+    )
+    metrics_token: SecretStr | None = Field(
+        None, description="Bearer token that reads /metrics; without one, only programs of the same machine may."
+    )
     subscription_queue_size: int = Field(1000, ge=10, description="Events that wait for one slow subscriber.")
     sandbox: Literal["auto", "bubblewrap", "none"] = Field(
         "auto", description="How tools and stdio servers are confined; auto uses bubblewrap where it works."

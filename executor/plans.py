@@ -101,6 +101,9 @@ class Plans:
             known = self._definitions[id(parent), id(field)] = Definition(parent, field, self._outline)
         return known
 
+    def __len__(self) -> int:
+        return len(self._known)
+
     @property
     def weight(self) -> int:
         """Fields of all plans that are kept."""

@@ -53,6 +53,7 @@ enum_type(
         "UNAVAILABLE": "A part that is needed is not configured or cannot be reached.",
         "SLOW_CONSUMER": "You read more slowly than events come: reconnect from your last cursor.",
         "CURSOR_EXPIRED": "The cursor is from beyond what is kept: read the current state, and start again.",
+        "PERSISTED_QUERY_NOT_FOUND": "No document is known by this id: send the document, or have it registered.",
         "INTERNAL": "Something went wrong on our side; tell your administrator the `errorId`.",
     },
 )

@@ -19,14 +19,15 @@ class Context:
     """One operation's context, or one event's of a subscription."""
 
     def __init__(self, actor: Actor | None, origin: Origin) -> None:
-        self._actor = actor
+        self.caller = actor
+        """Who asks; None where nobody is signed in."""
         self.origin = origin
         self._loaders: dict[Hashable, _Batch] = {}
 
     @property
     def actor(self) -> Actor:
         """Who asks; raises Unauthenticated where nobody is signed in."""
-        return signed_in(self._actor)
+        return signed_in(self.caller)
 
     def batch(self, function: BatchFunction, parent: Any, args: dict[str, Any]) -> Awaitable[Any]:
         """The result for one parent; asked together with its siblings'."""

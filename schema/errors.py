@@ -22,6 +22,10 @@ _DATABASE_AWAY = (
 )
 
 
+LONGEST_MESSAGE = 2000
+"""Characters: messages repeat what was sent, and what is sent may be long."""
+
+
 def formatted(errors: Iterable[GraphQLError]) -> list[dict[str, Any]]:
     """The `errors` of a response. Unknown failures are masked; their reason is in the log under the errorId."""
     return [_one(error) for error in errors]
@@ -35,19 +39,19 @@ def as_graphql(error: QuarterdeckError) -> GraphQLError:
 def _one(error: GraphQLError) -> dict[str, Any]:
     cause = _cause(error)
     error_id = new_error_id()
-    body: dict[str, Any] = {"message": error.message}
+    body: dict[str, Any] = {"message": _shortened(error.message)}
     if error.locations:
         body["locations"] = [{"line": place.line, "column": place.column} for place in error.locations]
     if error.path is not None:
         body["path"] = error.path
     if isinstance(cause, QuarterdeckError):
         extensions = cause.extensions()
-        body["message"] = cause.message
-        logger.info("%s %s at %s: %s", error_id, cause.code, error.path, cause.message)
+        body["message"] = _shortened(cause.message)
+        logger.info("%s %s at %s: %s", error_id, cause.code, error.path, body["message"])
     elif cause is None:
         # The document or its variables are wrong: graphql-core says where.
         extensions = {"code": ErrorCode.BAD_INPUT.value} | (error.extensions or {})
-        logger.info("%s request refused: %s", error_id, error.message)
+        logger.info("%s request refused: %s", error_id, body["message"])
     elif isinstance(cause, asyncpg.CharacterNotInRepertoireError | asyncpg.UntranslatableCharacterError):
         extensions = {"code": ErrorCode.BAD_INPUT.value}
         body["message"] = "A text holds a NUL character, which cannot be stored. Leave it out."
@@ -66,6 +70,10 @@ def _one(error: GraphQLError) -> dict[str, Any]:
         logger.error("%s at %s", error_id, error.path, exc_info=cause)
     body["extensions"] = extensions | {"errorId": error_id}
     return body
+
+
+def _shortened(message: str) -> str:
+    return message if len(message) <= LONGEST_MESSAGE else message[: LONGEST_MESSAGE - 1] + "…"
 
 
 def _cause(error: GraphQLError) -> BaseException | None:

@@ -95,6 +95,8 @@ class Live:
         """How many times an event was executed."""
         self.delivered = 0
         """How many times one was given to somebody."""
+        self.open_now = 0
+        """How many subscribers there are."""
 
     @property
     def groups(self) -> int:
@@ -130,13 +132,13 @@ class Live:
 
     def group_of(self, subscriber: Subscriber, following: Following[Any]) -> tuple[Hashable, Actor]:
         """What has to be equal for results to be equal, and in whose name they are read then."""
-        request, actor = subscriber.prepared.request, subscriber.context.actor
-        facts = _facts(self._schema, subscriber.prepared, subscriber.begun)
-        variables = {name: value for name, value in request.variables.items() if name != facts.resumed_by}
+        prepared, actor = subscriber.prepared, subscriber.context.actor
+        facts = _facts(self._schema, prepared, subscriber.begun)
+        variables = {name: value for name, value in prepared.variables.items() if name != facts.resumed_by}
         asked = (
             following.tail.key,
-            request.query,
-            request.operation_name,
+            prepared.text,
+            prepared.operation_name,
             orjson.dumps(variables, option=orjson.OPT_SORT_KEYS, default=str),
             actor.organization_id,
             actor.permissions,
@@ -160,8 +162,10 @@ class Live:
 
     async def execute(self, begun: Begun, context: Context, event: Any) -> bytes:
         """An event as a client gets it."""
+        result = await begun.execute(context, event)
         self.executed += 1
-        return encoded(body_of(await begun.execute(context, event)))
+        self._graph.outcomes["errors" if result.errors else "ok"] += 1
+        return encoded(body_of(result))
 
     def dissolve(self, key: Hashable) -> None:
         """A group has no members any more."""
@@ -180,6 +184,7 @@ class Subscriber:
         self._group: _Group | None = None
         self._task: asyncio.Task[None] | None = None
         self._ended = False
+        live.open_now += 1
 
     def start(self, after: str | None = None) -> None:
         """Begin where the arguments say, or after a cursor."""
@@ -187,7 +192,9 @@ class Subscriber:
 
     def stop(self) -> None:
         """The client has left. May be called again."""
-        self._ended = True
+        if not self._ended:
+            self._ended = True
+            self._live.open_now -= 1
         if self._group is not None:
             self._group.leave(self)
             self._group = None
@@ -407,7 +414,7 @@ def _facts(schema: GraphQLSchema, prepared: Prepared, begun: Begun) -> _Facts:
     found: _Facts | None = begun.notes.get("live")
     if found is None:
         look = _Look(schema)
-        visit(prepared.document, TypeInfoVisitor(look.types, look))
+        visit(prepared.document.node, TypeInfoVisitor(look.types, look))
         resumed_by = _after(begun.fields[0].nodes[0])
         if resumed_by is not None and look.variables[resumed_by] > 1:
             resumed_by = None

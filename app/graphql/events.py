@@ -78,7 +78,7 @@ async def stream_events(
 async def _work(graph: Graph, live: Live, request: Request, context: Context, outbox: _Outbox) -> None:
     """Put an operation's results into the outbox, and its end."""
     try:
-        prepared = graph.prepare(request)
+        prepared = await graph.prepare(request, context.caller)
         subscriber = live.open(prepared, context, outbox)
         if subscriber is not None:
             subscriber.start()

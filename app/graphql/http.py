@@ -17,6 +17,8 @@ from app.graphql.events import stream_events
 from app.graphql.page import graphiql
 from app.graphql.requests import EVENTS, GRAPHQL, HTML, JSON, HttpProblem, Left, accepted, read_get, read_post
 from app.http.credentials import Credential, actor_of_request, check_cookie_operation, origin_of_request
+from app.http.traffic import GRAPHQL as GRAPHQL_DOOR
+from app.http.traffic import Traffic
 from core.errors import BadInput, ErrorCode, Forbidden, Unauthenticated
 from core.permissions import Actor, Origin
 from schema.bodies import Body, as_json, failure, refusal
@@ -36,13 +38,13 @@ _CONTENT_TYPES = {media: (b"content-type", f"{media}; charset=utf-8".encode()) f
 class GraphQLOverHttp:
     """The endpoint's handler for everything but WebSockets."""
 
-    def __init__(self, graph: Graph, live: Live) -> None:
-        self._graph, self._live = graph, live
+    def __init__(self, graph: Graph, live: Live, traffic: Traffic) -> None:
+        self._graph, self._live, self._traffic = graph, live, traffic
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # Of several headers with a name the first counts.
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
-        exchange = _Exchange(scope, receive, send, headers)
+        exchange = _Exchange(scope, receive, send, headers, self._traffic)
         method: str = scope["method"]
         if method not in ("GET", "POST"):
             body = refusal(BadInput("Send operations by POST, or queries by GET."))
@@ -50,6 +52,7 @@ class GraphQLOverHttp:
             return
         media = accepted(headers.get("accept"), page=method == "GET")
         if media == HTML:
+            self._traffic.count(GRAPHQL_DOOR, 200)
             await graphiql()(scope, receive, send)
             return
         if media is None:
@@ -61,7 +64,7 @@ class GraphQLOverHttp:
         except HttpProblem as problem:
             await exchange.answer(problem.status, problem.body, told, problem.headers)
         except Left:
-            pass  # nobody reads it
+            self._traffic.count(GRAPHQL_DOOR, 0)
         except Exception as error:
             body = failure(error)
             away = body["errors"][0]["extensions"]["code"] == ErrorCode.UNAVAILABLE
@@ -74,13 +77,14 @@ class GraphQLOverHttp:
             request = await read_post(exchange.headers.get("content-type", ""), exchange.receive)
         else:
             request = read_get(exchange.scope["query_string"])
-            self._check_get(request, credential)
+            await self._check_get(request, actor, credential)
         context = Context(actor, origin)
         if media == EVENTS:
+            self._traffic.count(GRAPHQL_DOOR, 200)
             await stream_events(self._graph, self._live, request, context, actor, exchange.receive, exchange.send)
             return
         try:
-            prepared = self._graph.prepare(request)
+            prepared = await self._graph.prepare(request, actor)
             if prepared.kind is OperationType.QUERY:
                 body = await self._unless_gone(exchange.receive, prepared, context)
             else:
@@ -102,7 +106,7 @@ class GraphQLOverHttp:
                     raise Left from None
                 raise
 
-    def _check_get(self, request: Request, credential: Credential | None) -> None:
+    async def _check_get(self, request: Request, actor: Actor | None, credential: Credential | None) -> None:
         if credential == "cookie":
             raise HttpProblem(
                 405,
@@ -110,7 +114,7 @@ class GraphQLOverHttp:
                 {"allow": "POST"},
             )
         try:
-            kind = self._graph.prepare(request).kind
+            kind = (await self._graph.prepare(request, actor)).kind
         except Refused:
             return  # said by the execution
         if kind is not OperationType.QUERY:
@@ -120,10 +124,12 @@ class GraphQLOverHttp:
 class _Exchange:
     """One request, and its response."""
 
-    __slots__ = ("headers", "ip", "is_post", "receive", "scope", "send")
+    __slots__ = ("headers", "ip", "is_post", "receive", "scope", "send", "traffic")
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, headers: Mapping[str, str]) -> None:
-        self.scope, self.receive, self.send, self.headers = scope, receive, send, headers
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, headers: Mapping[str, str], traffic: Traffic
+    ) -> None:
+        self.scope, self.receive, self.send, self.headers, self.traffic = scope, receive, send, headers, traffic
         client = scope.get("client")
         self.ip: str | None = client[0] if client else None
         self.is_post = scope["method"] == "POST"
@@ -154,6 +160,7 @@ class _Exchange:
         sent.append((b"content-length", b"%d" % len(data)))
         if headers:
             sent += [(name.encode(), value.encode()) for name, value in headers.items()]
+        self.traffic.count(GRAPHQL_DOOR, status)
         await self.send({"type": "http.response.start", "status": status, "headers": sent})
         await self.send({"type": "http.response.body", "body": data})
 

@@ -14,6 +14,8 @@ from starlette.types import Receive
 from core.errors import BadInput, QuarterdeckError, TooLarge
 from schema.bodies import Body, refusal
 from schema.execution import Request
+from schema.persisted import Reference
+from services.documents import check_identifier
 
 JSON = "application/json"
 GRAPHQL = "application/graphql-response+json"
@@ -98,18 +100,44 @@ def checked(given: Any) -> Request:
     if not isinstance(given, dict):
         raise HttpProblem(400, BadInput("The request is not a JSON object."))
     query, variables = given.get("query"), given.get("variables")
-    if not isinstance(query, str) or not query:
+    reference = _reference(given)
+    if query is None and reference is not None:
+        query = ""
+    elif not isinstance(query, str) or not query:
         raise HttpProblem(400, BadInput("`query` is missing: the GraphQL document as a string.", field="query"))
     if variables is not None and not isinstance(variables, dict):
         raise HttpProblem(400, BadInput("`variables` is not a JSON object.", field="variables"))
     name = given.get("operationName")
     if name is not None and not isinstance(name, str):
         raise HttpProblem(400, BadInput("`operationName` is not a string.", field="operationName"))
-    if given.get("extensions") is not None and not isinstance(given["extensions"], dict):
-        raise HttpProblem(400, BadInput("`extensions` is not a JSON object.", field="extensions"))
     if variables and not all(map(_is_plain, variables.values())):
         _check_variables(variables)
-    return Request(query, variables or {}, name or None)
+    return Request(query, variables or {}, name or None, reference)
+
+
+def _reference(given: dict[str, Any]) -> Reference | None:
+    """How the document is named, beside its text or instead of it."""
+    identifier, extensions = given.get("documentId"), given.get("extensions")
+    if extensions is not None and not isinstance(extensions, dict):
+        raise HttpProblem(400, BadInput("`extensions` is not a JSON object.", field="extensions"))
+    persisted = extensions.get("persistedQuery") if extensions else None
+    if identifier is not None:
+        return Reference(_identifier(identifier, "documentId"))
+    if persisted is None:
+        return None
+    field = "extensions.persistedQuery"
+    if not isinstance(persisted, dict) or persisted.get("version") != 1:
+        raise HttpProblem(400, BadInput('Unsupported persisted query version: {"version": 1} is known.', field=field))
+    return Reference(_identifier(persisted.get("sha256Hash"), f"{field}.sha256Hash"), automatic=True)
+
+
+def _identifier(value: Any, field: str) -> str:
+    if not isinstance(value, str):
+        raise HttpProblem(400, BadInput(f"`{field}` is not a string.", field=field))
+    try:
+        return check_identifier(value, field=field)
+    except BadInput as error:
+        raise HttpProblem(400, error) from None
 
 
 def _is_plain(value: Any) -> bool:

@@ -21,6 +21,7 @@ from app.graphql.frames import EXTENSION, Wire, text_frame
 from app.graphql.operations import SEND_SECONDS, results
 from app.graphql.requests import HttpProblem, checked
 from app.http.credentials import actor_of_request, check_same_site, origin_of_request
+from app.http.traffic import Traffic
 from core.errors import Forbidden
 from core.permissions import Actor
 from schema.bodies import Body, encoded, failure
@@ -60,10 +61,8 @@ class _Close(Exception):
 class GraphQLOverWebSocket:
     """The endpoint's handler for WebSockets."""
 
-    def __init__(self, graph: Graph, live: Live) -> None:
-        self._graph, self._live = graph, live
-        self.sockets = 0
-        """How many are open."""
+    def __init__(self, graph: Graph, live: Live, traffic: Traffic) -> None:
+        self._graph, self._live, self._traffic = graph, live, traffic
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
@@ -78,7 +77,7 @@ class GraphQLOverWebSocket:
             await send({"type": "websocket.close", "code": FORBIDDEN})
             return
         await send({"type": "websocket.accept", "subprotocol": PROTOCOL})
-        self.sockets += 1
+        self._traffic.sockets += 1
         try:
             await socket.serve()
         except _Close as close:
@@ -86,7 +85,7 @@ class GraphQLOverWebSocket:
         except Gone:
             pass
         finally:
-            self.sockets -= 1
+            self._traffic.sockets -= 1
             await socket.stop()
 
 
@@ -199,21 +198,27 @@ class _Socket:
             raise _Close(DUPLICATE, f"Subscriber for {id_[:60]} already exists")
         if len(self._tasks) + len(self._subscribers) >= MOST_OPERATIONS:
             raise _Close(BAD_REQUEST, f"More than {MOST_OPERATIONS} operations on one socket")
-        context = Context(self._actor, self._origin)
+        self._do(id_, self._begin(id_, message.get("payload")))
+
+    async def _begin(self, id_: str, payload: Any) -> None:
+        context, sink = Context(self._actor, self._origin), _Sink(self, id_)
+        refused: Body
         try:
-            prepared = self._graph.prepare(checked(message.get("payload")))
-            sink = _Sink(self, id_)
+            prepared = await self._graph.prepare(checked(payload), self._actor)
             subscriber = self._live.open(prepared, context, sink)
-        except (HttpProblem, Refused) as refused:
-            self._do(id_, self._refuse(id_, refused.body))
+        except (HttpProblem, Refused) as problem:
+            refused = problem.body
         except Exception as error:
-            self._do(id_, self._refuse(id_, failure(error)))
+            refused = failure(error)
         else:
             if subscriber is None:
-                self._do(id_, self._run(id_, prepared, context))
+                await self._run(id_, prepared, context)
             else:
+                del self._tasks[id_]
                 sink.subscriber = self._subscribers[id_] = subscriber
                 subscriber.start()
+            return
+        await self._refuse(id_, refused)
 
     def _complete(self, id_: str) -> None:
         if subscriber := self._subscribers.pop(id_, None):

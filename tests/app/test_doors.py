@@ -35,6 +35,7 @@ from app.graphql.http import GraphQLOverHttp
 from app.graphql.requests import accepted
 from app.graphql.websocket import GraphQLOverWebSocket
 from app.http import files
+from app.http.traffic import Traffic
 from app.wiring import Program, serving
 from core import db
 from core.permissions import Role
@@ -117,10 +118,10 @@ class Fields:
 class BrokenGraph(Graph):
     """Fails as nobody foresaw for operations that are named so."""
 
-    def prepare(self, request: Any) -> Any:
+    async def prepare(self, request: Any, actor: Any) -> Any:
         if request.operation_name == "Broken":
             raise RecursionError("secret detail")
-        return super().prepare(request)
+        return await super().prepare(request, actor)
 
 
 class Door:
@@ -169,10 +170,10 @@ async def door(database: Program, settings_for_tests: Settings) -> AsyncIterator
     fields = Fields()
     schema = fields.schema()
     graph = BrokenGraph(schema, settings_for_tests, plans=False)
-    live = Live(graph, schema)
+    live, traffic = Live(graph, schema), Traffic()
     routes = [
-        Route("/graphql", GraphQLOverHttp(graph, live)),
-        WebSocketRoute("/graphql", GraphQLOverWebSocket(graph, live)),
+        Route("/graphql", GraphQLOverHttp(graph, live, traffic)),
+        WebSocketRoute("/graphql", GraphQLOverWebSocket(graph, live, traffic)),
     ]
     async with serving(database), served(Starlette(routes=routes), settings_for_tests) as base:
         yield Door(f"{base}/graphql", fields, await a_house(), database)
@@ -394,7 +395,9 @@ async def test_an_id_can_be_used_again_as_soon_as_its_error_is_read(database: Pr
     given.put_nowait({"type": "websocket.connect"})
     say(type="connection_init")
     say(type="subscribe", id="same", payload={"query": "{ nothing }"})
-    serving_it = asyncio.create_task(GraphQLOverWebSocket(graph, Live(graph, schema))(scope, given.get, send))
+    serving_it = asyncio.create_task(
+        GraphQLOverWebSocket(graph, Live(graph, schema), Traffic())(scope, given.get, send)
+    )
     seen = [(await asyncio.wait_for(sent.get(), 10))["type"] for _ in range(5)]
     given.put_nowait({"type": "websocket.disconnect", "code": 1000})
     await serving_it

@@ -15,8 +15,9 @@ Place = tuple[Any, ...]
 def differences(reference: ExecutionResult, found: ExecutionResult) -> list[str]:
     """How a result differs from the reference; empty where it does not.
 
-    Data has to be the same, as clients get it, to the order of its keys. Errors have to be the same in any order. Where a place is null
-    because of errors below it, which of them are told depends on which came first: there some are enough.
+    Data has to be the same, as clients get it, to the order of its keys. Errors have to be the same in any order. Where
+    a place is null because of errors below it, which of them are told depends on which came first: there some are
+    enough.
     """
     problems = []
     if as_json({"data": reference.data}) != as_json({"data": found.data}):

@@ -28,6 +28,9 @@ REACHED_THROUGH_OTHERS = {
     "Approval": "in_visible_session",
     "RuntimeStateRecord": "by the worker only",
     "IdempotencyKey": "by its actor's writes only",
+    "Document": "of the installation: by its id, to execute it",
+    "DocumentRelease": "of the installation: by operators only",
+    "ReleasedDocument": "of the installation: by operators only",
 }
 
 

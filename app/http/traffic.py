@@ -1,0 +1,52 @@
+"""What comes through the doors, counted for the metrics."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+DOORS = frozenset({"graphql", "sign-in", "sign-out", "files", "static", "healthz", "readyz", "metrics"})
+"""First parts of paths that are counted by their name; all else is `other`, or anybody could make up labels."""
+
+
+GRAPHQL = "graphql"
+
+
+class Traffic:
+    """What came through the doors."""
+
+    def __init__(self) -> None:
+        self.requests: Counter[tuple[str, int]] = Counter()
+        """By door and status; 0 where the client left before there was one."""
+        self.sockets = 0
+
+    def count(self, door: str, status: int) -> None:
+        """One more answer, or none where the status is 0."""
+        self.requests[door, status] += 1
+
+
+class Counted:
+    """An application whose requests are counted; the graph's endpoint counts its own."""
+
+    def __init__(self, app: ASGIApp, traffic: Traffic) -> None:
+        self._app, self._traffic = app, traffic
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        first = scope["path"].split("/", 2)[1] if scope["type"] == "http" else GRAPHQL
+        if first == GRAPHQL:
+            await self._app(scope, receive, send)
+            return
+        door = first if first in DOORS else "other"
+        status = 0
+
+        async def seen(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, seen)
+        finally:
+            self._traffic.count(door, status)
