@@ -27,6 +27,9 @@ REACHED_THROUGH_OTHERS = {
     "ToolExecution": "in_visible_session",
     "Approval": "in_visible_session",
     "RuntimeStateRecord": "by the worker only",
+    "AnnotationRevision": "through its comment",
+    "AnnotationReaction": "through its comment",
+    "AnnotationMention": "by the throttle of mentions only",
     "IdempotencyKey": "by its actor's writes only",
 }
 
