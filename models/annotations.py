@@ -130,7 +130,7 @@ class AnnotationComment(Model):
     class Meta:
         table = "annotation_comments"
         unique_together = (("thread_id", "number"),)
-        indexes = [("session_id",), ("author_id", "created_at")]
+        indexes = [("session_id",)]
 
     @staticmethod
     def visible_to(actor: Actor) -> Scope:

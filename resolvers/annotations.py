@@ -180,6 +180,7 @@ async def threads(
         after=after,
         order="created_at",
         descending=descending,
+        search=filter_ != EVERYTHING,
     )
 
 
@@ -196,6 +197,7 @@ async def scores(actor: Actor, filter_: ScoreFilter, *, first: int | None, after
         first=first,
         after=after,
         order="created_at",
+        search=filter_ != EVERY_SCORE,
     )
 
 

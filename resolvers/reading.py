@@ -36,8 +36,10 @@ async def page(
     descending: bool = True,
     columns: str = "*",
     joins: str = "",
+    search: bool = False,
 ) -> Page[Any]:
-    """A page of a list by keyset on (`order`, id), or on `order` alone where that is unique (`id`, `seq`).
+    """A page of a list by keyset on (`order`, id), or on `order` alone where that is unique (`id`, `seq`). A `search`
+    has conditions that many rows fulfil, or none, as it happens.
 
     `conditions` writes the WHERE, the scope first of all; it is called anew for the count.
     """
@@ -59,7 +61,7 @@ async def page(
         f"ORDER BY {key.replace(',', f' {direction},')} {direction} LIMIT {size + 1}"
     )
     try:
-        rows = await db.fetch(statement, *query.args, row=row)
+        rows = await (db.fetch_by_its_own_plan if search else db.fetch)(statement, *query.args, row=row)
     except asyncpg.DataError:
         # The cursor is the one value that goes to the database as the client sent it.
         raise not_a_cursor() from None

@@ -17,6 +17,8 @@ FORWARD = [
     """,
     "CREATE INDEX annotation_comments_search ON annotation_comments USING gin (search)",
     "CREATE INDEX annotation_comments_mentions ON annotation_comments USING gin (mentions)",
+    # With the threads, so that what somebody said need not be read to find where.
+    "CREATE INDEX annotation_comments_author ON annotation_comments (author_id, thread_id) WHERE deleted_at IS NULL",
     "CREATE INDEX annotation_threads_labels ON annotation_threads USING gin (labels)",
     "ALTER TABLE annotation_threads ALTER COLUMN labels SET DEFAULT '{}'",
     "ALTER TABLE annotation_comments ALTER COLUMN mentions SET DEFAULT '{}'",
@@ -40,7 +42,8 @@ FORWARD = [
 BACKWARD = [
     "ALTER TABLE scores DROP CONSTRAINT scores_source, DROP CONSTRAINT scores_one_value",
     "DROP INDEX scores_of_evaluators, scores_of_humans",
-    "DROP INDEX annotation_threads_labels, annotation_comments_mentions, annotation_comments_search",
+    "DROP INDEX annotation_threads_labels, annotation_comments_author, annotation_comments_mentions",
+    "DROP INDEX annotation_comments_search",
     "ALTER TABLE annotation_comments DROP COLUMN search",
 ]
 
@@ -234,7 +237,7 @@ class Migration(migrations.Migration):
                 "table": "annotation_comments",
                 "app": "models",
                 "unique_together": (("thread_id", "number"),),
-                "indexes": [Index(fields=["session_id"]), Index(fields=["author_id", "created_at"])],
+                "indexes": [Index(fields=["session_id"])],
                 "pk_attr": "id",
                 "table_description": "One comment of a thread. What is deleted loses its text and keeps its place.",
             },
