@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from uuid import UUID
 
 import asyncpg
 from tortoise import fields
@@ -42,6 +43,18 @@ class TextArrayField(fields.Field[list[str]], list):  # type: ignore[type-arg]
     """A `text[]` column."""
 
     SQL_TYPE = "TEXT[]"
+
+    def to_db_value(self, value: Any, instance: type[Model] | Model) -> Any:
+        return None if value is None else list(value)
+
+    def to_python_value(self, value: Any) -> Any:
+        return value
+
+
+class UuidArrayField(fields.Field[list[UUID]], list):  # type: ignore[type-arg]
+    """A `uuid[]` column."""
+
+    SQL_TYPE = "UUID[]"
 
     def to_db_value(self, value: Any, instance: type[Model] | Model) -> Any:
         return None if value is None else list(value)

@@ -39,8 +39,10 @@ async def page(
     descending: bool = True,
     columns: str = "*",
     joins: str = "",
+    search: bool = False,
 ) -> Page[Any]:
-    """A page of a list by keyset on (`order`, id), or on `order` alone where that is unique (`id`, `seq`).
+    """A page of a list by keyset on (`order`, id), or on `order` alone where that is unique (`id`, `seq`). A `search`
+    has conditions that many rows fulfil, or none, as it happens.
 
     `conditions` writes the WHERE, the scope first of all; it is called anew for the count.
     """
@@ -62,7 +64,7 @@ async def page(
         f"ORDER BY {key.replace(',', f' {direction},')} {direction} LIMIT {size + 1}"
     )
     try:
-        rows = await db.fetch(statement, *query.args, row=row)
+        rows = await (db.fetch_by_its_own_plan if search else db.fetch)(statement, *query.args, row=row)
     except asyncpg.DataError:
         # The cursor is the one value that goes to the database as the client sent it.
         raise not_a_cursor() from None
@@ -81,9 +83,17 @@ async def _count(table: str, conditions: Callable[[Query], Sequence[str]]) -> in
 
 
 def children(
-    table: str, row: type[Row], parent_column: str, *, order: str = "seq", where: str = "true", columns: str = "*"
+    table: str,
+    row: type[Row],
+    parent_column: str,
+    *,
+    order: str = "seq",
+    where: str = "true",
+    columns: str = "*",
+    filtered: Callable[[Actor, dict[str, Any], Query], Sequence[str]] | None = None,
 ) -> Batch:
-    """A batch function for a connection of children. Args: `first`, `after`, `newest_first`.
+    """A batch function for a connection of children. Args: `first`, `after`, `newest_first`, and those that `filtered`
+    makes conditions of.
 
     One statement for all parents: the first n + 1 rows of each by LATERAL, along the index (parent, order).
     Children are as visible as their parents, which the caller has read through their scope.
@@ -102,9 +112,11 @@ def children(
             beyond = (
                 f"AND {table}.{order} {'<' if descending else '>'} {query.arg(_text(value))}::text::{_CASTS[order]}"
             )
+        narrow = partial(filtered, actor, args) if filtered else _all_of_them
         statement = (
             f"SELECT child.* FROM unnest({wanted}::uuid[]) AS parent(id) CROSS JOIN LATERAL ("
-            f"SELECT {columns} FROM {table} WHERE {table}.{parent_column} = parent.id AND {where} {beyond} "
+            f"SELECT {columns} FROM {table} WHERE {table}.{parent_column} = parent.id "
+            f"AND {' AND '.join([where, *narrow(query)])} {beyond} "
             f"ORDER BY {table}.{order} {'DESC' if descending else 'ASC'} LIMIT {size + 1}) AS child"
         )
         try:
@@ -114,7 +126,7 @@ def children(
         found: dict[UUID, list[Any]] = {id_: [] for id_ in ids}
         for child in rows:
             found[child[parent_column]].append(child)
-        counts = SharedCount(partial(_count_children, table, parent_column, where, ids))
+        counts = SharedCount(partial(_count_children, table, parent_column, where, narrow, ids))
         return [
             cut(
                 found[parent["id"]],
@@ -129,11 +141,19 @@ def children(
     return batch
 
 
-async def _count_children(table: str, column: str, where: str, ids: list[UUID]) -> Mapping[UUID, int]:
-    rows = await db.fetch(
-        f"SELECT {column} AS parent, count(*) AS n FROM {table} WHERE {column} = ANY($1) AND {where} GROUP BY 1", ids
+def _all_of_them(query: Query) -> Sequence[str]:
+    return ()
+
+
+async def _count_children(
+    table: str, column: str, where: str, narrow: Callable[[Query], Sequence[str]], ids: list[UUID]
+) -> Mapping[UUID, int]:
+    query = Query()
+    statement = (
+        f"SELECT {table}.{column} AS parent, count(*) AS n FROM {table} WHERE {table}.{column} = ANY({query.arg(ids)}) "
+        f"AND {' AND '.join([where, *narrow(query)])} GROUP BY 1"
     )
-    return {row["parent"]: row["n"] for row in rows}
+    return {row["parent"]: row["n"] for row in await db.fetch(statement, *query.args)}
 
 
 def parent(table: str, row: type[Row], column: str, scope: Callable[[Actor], Scope], *, columns: str = "*") -> Batch:

@@ -11,6 +11,8 @@ from strawberry.schema.config import StrawberryConfig
 
 from core.errors import ErrorCode
 from schema.activity import ActivityQuery
+from schema.annotation_writes import AnnotationMutation
+from schema.annotations import AnnotationQuery
 from schema.audit import AuditQuery
 from schema.environment import EnvironmentMutation, EnvironmentQuery
 from schema.fields import enum_type, read
@@ -19,6 +21,7 @@ from schema.identity_writes import IdentityMutation
 from schema.mcp_servers import McpServerMutation, McpServerQuery
 from schema.node import NodeQuery
 from schema.scalars import SCALARS
+from schema.scores import ScoreMutation, ScoreQuery
 from schema.session_writes import SessionLiveQuery, SessionMutation, SessionSubscription
 from schema.sessions import SessionQuery
 from schema.workspace import WorkspaceQuery
@@ -29,12 +32,21 @@ QUERIES: Sequence[type] = (
     SessionQuery,
     SessionLiveQuery,
     WorkspaceQuery,
+    AnnotationQuery,
+    ScoreQuery,
     McpServerQuery,
     EnvironmentQuery,
     ActivityQuery,
     AuditQuery,
 )
-MUTATIONS: Sequence[type] = (IdentityMutation, SessionMutation, McpServerMutation, EnvironmentMutation)
+MUTATIONS: Sequence[type] = (
+    IdentityMutation,
+    SessionMutation,
+    AnnotationMutation,
+    ScoreMutation,
+    McpServerMutation,
+    EnvironmentMutation,
+)
 SUBSCRIPTIONS: Sequence[type] = (SessionSubscription,)
 
 enum_type(

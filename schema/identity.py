@@ -45,6 +45,7 @@ Permission = enum_type(
         "PROFILE_READ": "Read who one is.",
         "SESSIONS_READ": "Read sessions and all that is in them, and follow them live.",
         "SESSIONS_WRITE": "Make sessions, send messages, decide on tool calls.",
+        "ANNOTATIONS_WRITE": "Annotate, comment and score what you may read.",
         "TOOLS_READ": "Read which MCP servers and tools there are.",
         "TOOLS_MANAGE": "Register, change and remove MCP servers.",
         "TOKENS_MANAGE": "Manage one's own access tokens, web sessions and password.",

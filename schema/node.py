@@ -11,6 +11,7 @@ import strawberry
 from core.errors import NotFound
 from core.ids import split
 from core.permissions import Actor, Permission
+from resolvers import annotations as annotation_reads
 from resolvers import audit, environment, identity, mcp_servers, sessions
 from schema.fields import Info, Node, query
 
@@ -23,6 +24,9 @@ READS: dict[str, tuple[Permission, Read]] = {
     "run": (Permission.SESSIONS_READ, sessions.run),
     "tex": (Permission.SESSIONS_READ, sessions.tool_execution),
     "apr": (Permission.SESSIONS_READ, sessions.approval),
+    "ant": (Permission.SESSIONS_READ, annotation_reads.thread),
+    "com": (Permission.SESSIONS_READ, annotation_reads.comment),
+    "sco": (Permission.SESSIONS_READ, annotation_reads.score),
     "mcp": (Permission.TOOLS_READ, mcp_servers.mcp_server),
     "env": (Permission.TOOLS_READ, environment.environment_variable),
     "aud": (Permission.AUDIT_READ, audit.audit_event),

@@ -13,8 +13,10 @@ from strawberry.scalars import JSON
 from core.ids import decode
 from core.permissions import Permission
 from models import sessions as models
+from resolvers import annotations as annotation_reads
 from resolvers import sessions as reads
 from resolvers.identity import user_in
+from schema.annotation_filters import AnnotationsFilter
 from schema.connections import After, Connection, First
 from schema.fields import (
     Info,
@@ -34,11 +36,15 @@ from services.sessions.options import load_options
 from subscriptions.sessions import event_cursor
 
 if TYPE_CHECKING:
+    from schema.annotations import AnnotationThread
     from schema.identity import User
     from schema.mcp_servers import McpServer
+    from schema.scores import Score
 
 LazyUser = Annotated["User", strawberry.lazy("schema.identity")]
 LazyMcpServer = Annotated["McpServer", strawberry.lazy("schema.mcp_servers")]
+LazyAnnotation = Annotated["AnnotationThread", strawberry.lazy("schema.annotations")]
+LazyScore = Annotated["Score", strawberry.lazy("schema.scores")]
 
 SessionStatus = enum_type(
     models.SessionStatus,
@@ -270,6 +276,16 @@ class ToolExecution(Node):
     def approval(self) -> Approval | None:
         """The decision it waited for; null where none was needed."""
 
+    @nested(annotation_reads.threads_of_tools)
+    def annotations(
+        self, first: First = None, after: After = None, filter: AnnotationsFilter = None
+    ) -> Connection[LazyAnnotation]:
+        """What is said about it or its result."""
+
+    @nested(annotation_reads.scores_of_tools)
+    def scores(self, first: First = None, after: After = None) -> Connection[LazyScore]:
+        """How it was judged, the oldest first."""
+
     @nested(reads.run_of, common=True)
     def run(self) -> Run:
         """The run it belongs to."""
@@ -293,6 +309,24 @@ class Message(Node):
     @nested(user_in("author_id"), common=Permission.MEMBERS_READ)
     def author(self) -> LazyUser | None:
         """Who wrote it; null for the agent."""
+
+    @nested(annotation_reads.threads_of_messages)
+    def annotations(
+        self, first: First = None, after: After = None, filter: AnnotationsFilter = None
+    ) -> Connection[LazyAnnotation]:
+        """What is said about it, or about ranges of its text."""
+
+    @nested(annotation_reads.counts_of_messages)
+    def annotation_count(self) -> int:
+        """How many annotations are on it."""
+
+    @nested(annotation_reads.open_counts_of_messages)
+    def open_annotation_count(self) -> int:
+        """How many of them are open."""
+
+    @nested(annotation_reads.scores_of_messages)
+    def scores(self, first: First = None, after: After = None) -> Connection[LazyScore]:
+        """How it was judged, the oldest first."""
 
     @nested(reads.run_of, common=True)
     def run(self) -> Run | None:
@@ -337,6 +371,10 @@ class Run(Node):
     @nested(reads.approvals_of_runs, common=True)
     def approvals(self, first: First = None, after: After = None) -> Connection[Approval]:
         """The decisions that were asked for."""
+
+    @nested(annotation_reads.scores_of_runs)
+    def scores(self, first: First = None, after: After = None) -> Connection[LazyScore]:
+        """How it was judged, the oldest first."""
 
     @nested(reads.session_of, common=True)
     def session(self) -> Session:
@@ -431,6 +469,16 @@ class Session(Node):
     @nested(reads.pending_approvals_of_sessions, common=True)
     def pending_approvals(self, first: First = None, after: After = None) -> Connection[Approval]:
         """Decisions that are waited for now."""
+
+    @nested(annotation_reads.threads_of_sessions)
+    def annotations(
+        self, first: First = None, after: After = None, filter: AnnotationsFilter = None
+    ) -> Connection[LazyAnnotation]:
+        """What is said about it and about what is in it, as it was begun."""
+
+    @nested(annotation_reads.scores_of_sessions)
+    def scores(self, first: First = None, after: After = None) -> Connection[LazyScore]:
+        """How it and what is in it was judged, the oldest first."""
 
 
 @input_type

@@ -12,7 +12,7 @@ async with write(actor, "session.update") as work:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
@@ -22,7 +22,9 @@ from core import clock, db
 from core.errors import ErrorCode, Forbidden, NotFound, QuarterdeckError
 from core.permissions import Actor
 from models.base import Query
+from models.notifications import NotificationKind
 from models.sessions import Session, SessionRow
+from models.sharing import AccessLevel
 from services import audit
 from services.parts import parts
 
@@ -43,6 +45,7 @@ class Work:
         self._changes: list[str] = []
         self._extra_entries: list[audit.Entry] = []
         self._after: list[Callable[[], Awaitable[None]]] = []
+        self._notices: list[tuple[NotificationKind, list[UUID], str, str, tuple[str, UUID] | None]] = []
 
     # -- what the write is about
 
@@ -62,11 +65,24 @@ class Work:
         """Call this once the transaction has committed."""
         self._after.append(call)
 
+    def notify(
+        self,
+        kind: NotificationKind,
+        user_ids: Iterable[UUID],
+        title: str,
+        *,
+        body: str = "",
+        subject: tuple[str, UUID] | None = None,
+    ) -> None:
+        """Tell people, in this transaction: `title` is one line, `subject` the (type, id) it is about. Whoever acts is
+        not told of it, nor is anybody who may not see the session that this write is about."""
+        self._notices.append((kind, list(user_ids), title, body, subject))
+
     # -- sessions
 
-    async def lock_session(self, session_id: UUID, *, for_writing: bool = True) -> SessionRow:
+    async def lock_session(self, session_id: UUID, *, needs: AccessLevel = AccessLevel.WRITE) -> SessionRow:
         """The session, held until the end of the transaction. NOT_FOUND where the actor may not see it,
-        FORBIDDEN where they see it and may not write."""
+        FORBIDDEN where they see it and their access is not enough."""
         query = Query()
         row = await self.tx.fetchrow(
             f"SELECT * FROM sessions WHERE id = {query.arg(session_id)} AND "
@@ -80,7 +96,7 @@ class Work:
         self.entry.session_id = row["id"]
         if self.entry.target_id is None:
             self.target("Session", row["id"], row["title"])
-        if for_writing and not may_write(self.actor, row):
+        if needs is not AccessLevel.READ and not may_write(self.actor, row):
             raise Forbidden("You can read this session but not change it. Ask its owner.", field="sessionId")
         self._hold(row)
         return row

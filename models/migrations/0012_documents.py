@@ -9,7 +9,7 @@ from core.ids import new_id
 
 
 class Migration(migrations.Migration):
-    dependencies = [("models", "0007_installation")]
+    dependencies = [("models", "0009_annotations")]
 
     operations = [
         ops.CreateModel(

@@ -14,6 +14,7 @@ from integrations.agents.base import RuntimeState
 from models.base import Query, Row
 from models.sessions import Session, SessionRow
 from services import idempotency
+from services.annotations.copying import copy_annotations
 from services.parts import parts
 from services.sessions.lifecycle import make_directory, read_in
 from services.sessions.messages import add_message
@@ -47,7 +48,10 @@ async def fork_session(
     At an agent's message the fork has the whole turn that the message belongs to. At a user's message the fork
     has what came before, and answers that message anew. Without a message it has all turns that have ended.
 
-    Raises NotFound, IllegalTransition where the message's run is open, LimitExceeded over MOST_MESSAGES messages.
+    Annotations on the messages that are copied go along.
+
+    Raises NotFound, IllegalTransition where the message's run is open, LimitExceeded over MOST_MESSAGES messages or
+    too many comments.
     """
     async with write(actor, "session.fork") as work:
         source = await _visible(work, session_id)
@@ -203,7 +207,8 @@ FROM copied JOIN messages ON messages.id = source
 
 
 async def _copy(work: Work, fork: SessionRow, messages: Sequence[_Row]) -> None:
-    """Copy the messages, each with its event, inside the database: together they may be large."""
+    """Copy the messages, each with its event, and what is annotated on them, inside the database: together they may
+    be large."""
     if not messages:
         return
     sources = [message["id"] for message in messages]
@@ -222,3 +227,4 @@ async def _copy(work: Work, fork: SessionRow, messages: Sequence[_Row]) -> None:
         work.actor.on_behalf_of,
     )
     await work.tx.execute("UPDATE sessions SET message_count = $2 WHERE id = $1", fork["id"], len(copies))
+    await copy_annotations(work, fork["id"], sources, copies)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from core import db
 from core.permissions import Role
 from tests.services.identity_help import House, a_house
@@ -9,7 +11,7 @@ from tests.services.identity_help import House, a_house
 
 async def a_full_house(name: str = "Acme", *, sessions: int = 12, messages: int = 8) -> House:
     """`sessions` sessions of all four members with `messages` messages each, runs, tool executions, approvals,
-    MCP servers, environment variables and teams."""
+    MCP servers, environment variables and teams, annotations and scores."""
     house = await a_house(name)
     users = [house.users[role]["id"] for role in Role]
     organization = house.organization_id
@@ -94,4 +96,68 @@ async def a_full_house(name: str = "Acme", *, sessions: int = 12, messages: int 
         organization,
         users[0],
     )
+    await _annotate(house, users)
     return house
+
+
+async def _annotate(house: House, users: list[UUID]) -> None:
+    """Threads on sessions and messages with comments, reactions and revisions, and scores of every type."""
+    organization = house.organization_id
+    await db.execute(
+        """
+        INSERT INTO annotation_threads (id, organization_id, session_id, number, message_id, range_start, range_end,
+            quote, prefix, suffix, orphaned, author_id, status, resolved_by_id, resolved_at, labels, comment_count,
+            copied_from_id, created_at, updated_at)
+        SELECT gen_random_uuid(), messages.organization_id, session_id, seq, CASE WHEN seq <> 3 THEN messages.id END,
+            CASE WHEN seq = 1 THEN 0 END, CASE WHEN seq = 1 THEN 7 END, CASE WHEN seq = 1 THEN 'Message' END,
+            CASE WHEN seq = 1 THEN '' END, CASE WHEN seq = 1 THEN ' 1' END, seq = 2, ($2::uuid[])[seq],
+            CASE WHEN seq = 2 THEN 'RESOLVED' ELSE 'OPEN' END, CASE WHEN seq = 2 THEN ($2::uuid[])[2] END,
+            CASE WHEN seq = 2 THEN now() END, CASE WHEN seq = 1 THEN ARRAY['bug', 'team'] ELSE '{}' END, 2,
+            CASE WHEN seq = 3 THEN gen_random_uuid() END, now() - seq * interval '1 minute', now()
+        FROM messages WHERE organization_id = $1 AND seq <= 3
+        """,
+        organization,
+        users,
+    )
+    await db.execute(
+        """
+        INSERT INTO annotation_comments (id, organization_id, session_id, thread_id, number, author_id, markdown, html,
+            plain, mentions, revision_count, edited_at, deleted_at, deleted_by_id, created_at)
+        SELECT gen_random_uuid(), organization_id, session_id, id, n, ($2::uuid[])[1 + (number + n) % 4],
+            '**said** ' || n, '<p><strong>said</strong> ' || n || '</p>', 'said ' || n, ($2::uuid[])[1:n],
+            CASE WHEN n = 1 THEN 1 ELSE 0 END, CASE WHEN n = 1 THEN now() END,
+            CASE WHEN n = 2 AND number = 2 THEN now() END, CASE WHEN n = 2 AND number = 2 THEN ($2::uuid[])[1] END,
+            created_at
+        FROM annotation_threads, generate_series(1, 2) AS n WHERE organization_id = $1
+        """,
+        organization,
+        users,
+    )
+    await db.execute(
+        "INSERT INTO annotation_reactions (id, comment_id, user_id, emoji, created_at) "
+        "SELECT gen_random_uuid(), annotation_comments.id, person, emoji, now() FROM annotation_comments, "
+        "unnest($2::uuid[]) AS person, unnest(ARRAY['👍', ':ship-it:']) AS emoji "
+        "WHERE organization_id = $1 AND number = 1 AND (emoji = '👍' OR person = author_id)",
+        organization,
+        users,
+    )
+    await db.execute(
+        "INSERT INTO annotation_revisions (id, comment_id, number, markdown, html, written_at) "
+        "SELECT gen_random_uuid(), id, 1, 'before', '<p>before</p>', created_at FROM annotation_comments "
+        "WHERE organization_id = $1 AND number = 1",
+        organization,
+    )
+    await db.execute(
+        """
+        INSERT INTO scores (id, organization_id, session_id, message_id, name, type, number, boolean, category, source,
+            evaluator, author_id, comment, created_at, updated_at)
+        SELECT gen_random_uuid(), organization_id, session_id, CASE WHEN seq > 1 THEN id END, 'score ' || seq,
+            (ARRAY['NUMERIC', 'BOOLEAN', 'CATEGORICAL'])[seq], CASE WHEN seq = 1 THEN 0.5 END,
+            CASE WHEN seq = 2 THEN false END, CASE WHEN seq = 3 THEN 'good' END,
+            CASE WHEN seq = 1 THEN 'EVALUATOR' ELSE 'HUMAN' END, CASE WHEN seq = 1 THEN 'judge' END, ($2::uuid[])[seq],
+            CASE WHEN seq = 1 THEN 'why' END, now() - seq * interval '1 minute', now()
+        FROM messages WHERE organization_id = $1 AND seq <= 3
+        """,
+        organization,
+        users,
+    )

@@ -115,7 +115,8 @@ async def ids() -> dict[str, list[str]]:
     """Ids of what is in the database, by prefix."""
     tables = {
         "ses": "sessions", "msg": "messages", "run": "runs", "tex": "tool_executions", "apr": "approvals",
-        "usr": "users", "org": "organizations",
+        "usr": "users", "org": "organizations", "ant": "annotation_threads", "com": "annotation_comments",
+        "sco": "scores",
     }  # fmt: skip
     return {
         prefix: [encode(prefix, row["id"]) for row in await db.fetch(f"SELECT id FROM {table} ORDER BY id LIMIT 20")]
@@ -207,6 +208,9 @@ async def spoil_rows(url: str) -> None:
             ("tool_executions", "arguments", "NULL"),
             ("approvals", "expires_at", "NULL"),
             ("approvals", "run_id", "NULL"),
+            ("annotation_threads", "status", "'BOGUS'"),
+            ("annotation_comments", "author_id", "NULL"),
+            ("scores", "updated_at", "NULL"),
         ):
             await connection.execute(f"ALTER TABLE {table} ALTER COLUMN {column} DROP NOT NULL")
             await connection.execute(

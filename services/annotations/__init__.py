@@ -1,0 +1,1 @@
+"""What is said about sessions: threads of comments at a place, reactions, and scores."""
