@@ -34,6 +34,8 @@ PREFIXES = {
     "AuditEvent": "aud",
     "EnvironmentVariable": "env",
     "IdentityConnection": "idc",
+    "Grant": "gra",
+    "ShareLink": "lnk",
 }
 _KINDS = {prefix: kind for kind, prefix in PREFIXES.items()}
 

@@ -34,6 +34,7 @@ class Permission(StrEnum):
     PROFILE_READ = "PROFILE_READ"
     SESSIONS_READ = "SESSIONS_READ"
     SESSIONS_WRITE = "SESSIONS_WRITE"
+    SESSIONS_SHARE = "SESSIONS_SHARE"
     TOOLS_READ = "TOOLS_READ"
     TOOLS_MANAGE = "TOOLS_MANAGE"
     TOKENS_MANAGE = "TOKENS_MANAGE"
@@ -43,7 +44,7 @@ class Permission(StrEnum):
 
 
 _VIEWER = frozenset({Permission.PROFILE_READ, Permission.SESSIONS_READ, Permission.TOOLS_READ, Permission.MEMBERS_READ})
-_MEMBER = _VIEWER | {Permission.SESSIONS_WRITE, Permission.TOKENS_MANAGE}
+_MEMBER = _VIEWER | {Permission.SESSIONS_WRITE, Permission.SESSIONS_SHARE, Permission.TOKENS_MANAGE}
 _ADMIN = frozenset(Permission)
 
 OF_ROLE: dict[Role, frozenset[Permission]] = {

@@ -21,6 +21,8 @@ from schema.node import NodeQuery
 from schema.scalars import SCALARS
 from schema.session_writes import SessionLiveQuery, SessionMutation, SessionSubscription
 from schema.sessions import SessionQuery
+from schema.sharing_policy import SharingPolicyMutation
+from schema.sharing_writes import SharingMutation, SharingQuery
 from schema.workspace import WorkspaceQuery
 
 QUERIES: Sequence[type] = (
@@ -28,13 +30,21 @@ QUERIES: Sequence[type] = (
     IdentityQuery,
     SessionQuery,
     SessionLiveQuery,
+    SharingQuery,
     WorkspaceQuery,
     McpServerQuery,
     EnvironmentQuery,
     ActivityQuery,
     AuditQuery,
 )
-MUTATIONS: Sequence[type] = (IdentityMutation, SessionMutation, McpServerMutation, EnvironmentMutation)
+MUTATIONS: Sequence[type] = (
+    IdentityMutation,
+    SessionMutation,
+    SharingMutation,
+    SharingPolicyMutation,
+    McpServerMutation,
+    EnvironmentMutation,
+)
 SUBSCRIPTIONS: Sequence[type] = (SessionSubscription,)
 
 enum_type(

@@ -11,7 +11,7 @@ import strawberry
 from core.errors import NotFound
 from core.ids import split
 from core.permissions import Actor, Permission
-from resolvers import audit, environment, identity, mcp_servers, sessions
+from resolvers import audit, environment, identity, mcp_servers, sessions, sharing
 from schema.fields import Info, Node, query
 
 Read = Callable[[Actor, UUID], Awaitable[Any]]
@@ -23,6 +23,8 @@ READS: dict[str, tuple[Permission, Read]] = {
     "run": (Permission.SESSIONS_READ, sessions.run),
     "tex": (Permission.SESSIONS_READ, sessions.tool_execution),
     "apr": (Permission.SESSIONS_READ, sessions.approval),
+    "gra": (Permission.SESSIONS_READ, sharing.grant),
+    "lnk": (Permission.SESSIONS_READ, sharing.share_link),
     "mcp": (Permission.TOOLS_READ, mcp_servers.mcp_server),
     "env": (Permission.TOOLS_READ, environment.environment_variable),
     "aud": (Permission.AUDIT_READ, audit.audit_event),

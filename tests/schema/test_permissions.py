@@ -28,6 +28,8 @@ REACHED_THROUGH_OTHERS = {
     "Approval": "in_visible_session",
     "RuntimeStateRecord": "by the worker only",
     "IdempotencyKey": "by its actor's writes only",
+    "SharingPolicy": "through its organisation",
+    "SessionView": "through the access report of its session",
 }
 
 
