@@ -10,6 +10,7 @@ from graphql import GraphQLSchema
 from strawberry.schema.config import StrawberryConfig
 
 from core.errors import ErrorCode
+from schema.access_report import AccessReportQuery
 from schema.activity import ActivityQuery
 from schema.audit import AuditQuery
 from schema.environment import EnvironmentMutation, EnvironmentQuery
@@ -31,6 +32,7 @@ QUERIES: Sequence[type] = (
     SessionQuery,
     SessionLiveQuery,
     SharingQuery,
+    AccessReportQuery,
     WorkspaceQuery,
     McpServerQuery,
     EnvironmentQuery,
