@@ -113,12 +113,10 @@ async def test_what_each_level_may_do(people: People) -> None:
                 assert refused.codes == ["FORBIDDEN"], (level, document)
                 assert refused.extensions["level"] == level
             elif needs == level:
-                try:
-                    await guest(document, input=given)
-                except Refused as refused:
-                    # The run may have ended of itself by then.
-                    assert refused.codes == ["ILLEGAL_TRANSITION"], (document, refused)
-                    assert document == INTERRUPT
+                done = await guest.raw(document, {"input": given})
+                codes = {error["extensions"]["code"] for error in done.json().get("errors", [])}
+                # The run may have ended of itself by then.
+                assert codes <= ({"ILLEGAL_TRANSITION"} if document == INTERRUPT else set()), (document, codes)
 
 
 async def test_bringing_back_what_was_put_away_is_for_admins(people: People) -> None:
@@ -363,7 +361,7 @@ async def test_access_says_why(people: People) -> None:
         ("ORGANIZATION", "READ", None),
     }
     assert [why["kind"] for why in (await access(owner, session))["via"]] == ["OWNER", "ORGANIZATION"]
-    assert [why["kind"] for why in (await access(people.admin.client, session))["via"]][0] == "ORGANIZATION_ADMIN"
+    assert (await access(people.admin.client, session))["via"][0]["kind"] == "ORGANIZATION_ADMIN"
 
     # Who manages it asks about others.
     of = (await owner(ACCESS_OF, session=session, user=guest.id))["sessionAccess"]
