@@ -21,7 +21,9 @@ async def find(table: str, row: type[Row], scope: Scope, id_: UUID) -> Any:
     """The row with this id, or None."""
     query = Query()
     return await db.fetchrow(
-        f"SELECT * FROM {table} WHERE {table}.id = {query.arg(id_)} AND {query.scope(scope)}", *query.args, row=row
+        f"SELECT * FROM {table} WHERE {table}.id = {query.arg(id_)} AND {query.scope(scope, by_row=True)}",
+        *query.args,
+        row=row,
     )
 
 
@@ -161,7 +163,8 @@ async def by_ids(table: str, row: type[Row], scope: Scope, ids: set[UUID], *, co
         return {}
     query = Query()
     rows = await db.fetch(
-        f"SELECT {columns} FROM {table} WHERE {table}.id = ANY({query.arg(list(ids))}) AND {query.scope(scope)}",
+        f"SELECT {columns} FROM {table} WHERE {table}.id = ANY({query.arg(list(ids))}) "
+        f"AND {query.scope(scope, by_row=True)}",
         *query.args,
         row=row,
     )

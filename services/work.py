@@ -96,7 +96,7 @@ class Work:
         query = Query()
         row = await self.tx.fetchrow(
             f"SELECT * FROM sessions WHERE id = {query.arg(session_id)} AND "
-            f"{query.scope(Session.visible_to(self.actor))} "
+            f"{query.scope(Session.visible_to(self.actor), by_row=True)} "
             "FOR UPDATE",
             *query.args,
             row=SessionRow,
