@@ -29,6 +29,7 @@ from services.identity.revocations import revocations
 from services.parts import Parts, install
 from services.runs.executor import RunExecutor
 from services.sessions.pruning import prune_session_changes
+from services.sharing.views import views
 
 logger = logging.getLogger(__name__)
 
@@ -86,8 +87,8 @@ async def connected(settings: Settings, database_url: str) -> AsyncIterator[Prog
 
 @asynccontextmanager
 async def serving(program: Program) -> AsyncIterator[None]:
-    """What a web process does beside answering: keep watch over credentials in use."""
-    async with revocations.running(program.parts.bus):
+    """What a web process does beside answering: keep watch over credentials in use, and write down who read what."""
+    async with revocations.running(program.parts.bus), views.running():
         yield
 
 

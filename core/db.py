@@ -87,6 +87,7 @@ def tortoise_config(
                     "models.identity",
                     "models.sessions",
                     "models.mcp_servers",
+                    "models.sharing",
                     "models.writes",
                     "models.documents",
                     "models.annotations",
@@ -155,8 +156,10 @@ def _said_in_a_line(config: dict[str, Any]) -> Iterator[None]:
 async def close() -> None:
     """Close the pool; waits for queries under way."""
     global _pool
-    _pool = None
-    await Tortoise.close_connections()
+    try:
+        await Tortoise.close_connections()
+    finally:
+        _pool = None
 
 
 _pool: Pool | None = None
@@ -175,17 +178,25 @@ def is_connected() -> bool:
 
 
 class acquire:  # noqa: N801
-    """A connection of the pool, for as long as the context is open."""
+    """A connection of the pool, for as long as the context is open; within a transaction, the transaction's."""
 
-    __slots__ = ("_connection", "_of")
+    __slots__ = ("_connection", "_pool", "_within")
 
     async def __aenter__(self) -> asyncpg.Connection:
-        self._of = pool()
-        self._connection = self._of.take() or await self._of.acquire()
+        within = _within.get()
+        if within is not None and not within.is_over:
+            self._within = within.orm.acquire_connection()
+            return await self._within.__aenter__()
+        self._within = None
+        self._pool = pool()
+        self._connection = self._pool.take() or await self._pool.acquire()
         return self._connection
 
     async def __aexit__(self, *error: object) -> None:
-        self._of.give_back(self._connection)
+        if self._within is not None:
+            await self._within.__aexit__(*error)
+        else:
+            self._pool.give_back(self._connection)
 
 
 @overload
@@ -246,6 +257,7 @@ class Transaction:
 
     def __init__(self, orm: Any) -> None:
         self.orm = orm
+        self.is_over = False
 
     @overload
     async def fetch(self, sql: str, *args: Any) -> list[Any]: ...
@@ -288,7 +300,17 @@ class Transaction:
 async def transaction() -> AsyncIterator[Transaction]:
     """All or nothing; commits at the end, rolls back on any exception."""
     async with in_transaction() as orm:
-        yield Transaction(orm)
+        opened = Transaction(orm)
+        token = _within.set(opened)
+        try:
+            yield opened
+        finally:
+            opened.is_over = True
+            _within.reset(token)
+
+
+_within: ContextVar[Transaction | None] = ContextVar("within", default=None)
+"""The transaction that the current context is in."""
 
 
 async def ping() -> float:

@@ -33,6 +33,8 @@ PREFIXES = {
     "AuditEvent": "aud",
     "EnvironmentVariable": "env",
     "IdentityConnection": "idc",
+    "Grant": "gra",
+    "ShareLink": "lnk",
 }
 _KINDS = {prefix: kind for kind, prefix in PREFIXES.items()}
 

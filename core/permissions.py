@@ -35,6 +35,7 @@ class Permission(StrEnum):
     SESSIONS_READ = "SESSIONS_READ"
     SESSIONS_WRITE = "SESSIONS_WRITE"
     ANNOTATIONS_WRITE = "ANNOTATIONS_WRITE"
+    SESSIONS_SHARE = "SESSIONS_SHARE"
     TOOLS_READ = "TOOLS_READ"
     TOOLS_MANAGE = "TOOLS_MANAGE"
     TOKENS_MANAGE = "TOKENS_MANAGE"
@@ -44,7 +45,12 @@ class Permission(StrEnum):
 
 
 _VIEWER = frozenset({Permission.PROFILE_READ, Permission.SESSIONS_READ, Permission.TOOLS_READ, Permission.MEMBERS_READ})
-_MEMBER = _VIEWER | {Permission.SESSIONS_WRITE, Permission.ANNOTATIONS_WRITE, Permission.TOKENS_MANAGE}
+_MEMBER = _VIEWER | {
+    Permission.SESSIONS_WRITE,
+    Permission.SESSIONS_SHARE,
+    Permission.ANNOTATIONS_WRITE,
+    Permission.TOKENS_MANAGE,
+}
 _ADMIN = frozenset(Permission)
 
 OF_ROLE: dict[Role, frozenset[Permission]] = {

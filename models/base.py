@@ -67,11 +67,14 @@ class UuidArrayField(fields.Field[list[UUID]], list):  # type: ignore[type-arg]
 class Scope:
     """A condition on the rows an actor may see, with `{n}` where its first parameter's number goes.
 
-    Made by a model's `visible_to(actor)`; `Query.where` puts it into a statement.
+    Made by a model's `visible_to(actor)`; `Query.scope` puts it into a statement.
     """
 
     condition: str
     args: Sequence[Any] = ()
+    by_row: str | None = None
+    """The same condition with the same parameters, for statements that name their rows by id: it is asked of each row,
+    where `condition` may come to all that the actor sees. None where there is nothing to gain."""
 
 
 class Query:
@@ -87,6 +90,7 @@ class Query:
         self.args.append(value)
         return f"${len(self.args)}"
 
-    def scope(self, scope: Scope) -> str:
-        """The scope's condition with its parameters numbered after those so far."""
-        return scope.condition.format(*(self.arg(value) for value in scope.args))
+    def scope(self, scope: Scope, *, by_row: bool = False) -> str:
+        """The scope's condition with its parameters numbered after those so far; `by_row` for some rows by id."""
+        condition = scope.by_row if by_row and scope.by_row is not None else scope.condition
+        return condition.format(*(self.arg(value) for value in scope.args))

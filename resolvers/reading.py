@@ -19,7 +19,7 @@ Batch = Callable[[Actor, Sequence[Any], dict[str, Any]], Awaitable[list[Any]]]
 
 async def find(table: str, row: type[Row], scope: Scope, id_: UUID) -> Any:
     """The row with this id, or None."""
-    return await db.fetchrow(_find(table, scope.condition, len(scope.args)), id_, *scope.args, row=row)
+    return await db.fetchrow(_find(table, scope.by_row or scope.condition, len(scope.args)), id_, *scope.args, row=row)
 
 
 @lru_cache(512)
@@ -184,7 +184,8 @@ async def by_ids(table: str, row: type[Row], scope: Scope, ids: set[UUID], *, co
         return {}
     query = Query()
     rows = await db.fetch(
-        f"SELECT {columns} FROM {table} WHERE {table}.id = ANY({query.arg(list(ids))}) AND {query.scope(scope)}",
+        f"SELECT {columns} FROM {table} WHERE {table}.id = ANY({query.arg(list(ids))}) "
+        f"AND {query.scope(scope, by_row=True)}",
         *query.args,
         row=row,
     )

@@ -12,7 +12,7 @@ from uuid import UUID
 from core import db
 from core.paging import Page
 from core.permissions import Actor, Permission
-from models.base import Query
+from models.base import Query, Row, Scope
 from models.mcp_servers import McpServer, McpServerRow
 from models.sessions import (
     ApprovalRow,
@@ -24,8 +24,10 @@ from models.sessions import (
     ToolExecutionRow,
     in_visible_session,
 )
+from models.sharing import GRANTED_SESSIONS
 from resolvers import reading
 from resolvers.reading import Batch, children, needing, parent
+from services.sharing.views import note_view
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +41,15 @@ class SessionFilter:
     labels: dict[str, str] | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
+    shared_with: UUID | None = None
+    """Those of others that this user, or a team of theirs, has been given access to."""
 
     def conditions(self, query: Query) -> list[str]:
         """The filter in SQL."""
         found = []
+        if self.shared_with is not None:
+            found.append(f"sessions.id IN ({query.scope(Scope(GRANTED_SESSIONS, (self.shared_with,) * 2))})")
+            found.append(f"sessions.owner_id <> {query.arg(self.shared_with)}")
         if self.statuses is None:
             found.append("sessions.status <> 'ARCHIVED'")
         else:
@@ -95,7 +102,10 @@ async def sessions(
 
 
 async def _in_session(table: str, row: Any, actor: Actor, id_: UUID) -> Any:
-    return await reading.find(table, row, in_visible_session(table, actor), id_)
+    found = await reading.find(table, row, in_visible_session(table, actor), id_)
+    if found is not None:
+        note_view(actor, (found["session_id"],), table)
+    return found
 
 
 message = partial(_in_session, "messages", MessageRow)
@@ -106,7 +116,7 @@ approval = partial(_in_session, "approvals", ApprovalRow)
 
 async def pending_approvals(actor: Actor, *, first: int | None, after: str | None) -> Page[ApprovalRow]:
     """What waits for a decision in the sessions an actor may see, oldest first."""
-    return await reading.page(
+    found = await reading.page(
         "approvals",
         ApprovalRow,
         lambda query: [query.scope(in_visible_session("approvals", actor)), "approvals.status = 'PENDING'"],
@@ -115,6 +125,8 @@ async def pending_approvals(actor: Actor, *, first: int | None, after: str | Non
         order="created_at",
         descending=False,
     )
+    note_view(actor, {row["session_id"] for row in found.rows}, "approvals")
+    return found
 
 
 # Without what a tool gave back, which may be a megabyte: that is read where it is asked for.
@@ -137,14 +149,27 @@ def result_of_tools(column: str) -> Batch:
     return batch
 
 
-messages_of_sessions = children("messages", MessageRow, "session_id")
+def _viewing(table: str, row: type[Row], parent_column: str, **more: Any) -> Batch:
+    """Children that are a session's content: who reads them is noted."""
+    batch = children(table, row, parent_column, **more)
+    session = "id" if parent_column == "session_id" else "session_id"
+
+    async def noting(actor: Actor, parents: Sequence[Any], args: dict[str, Any]) -> list[Any]:
+        found = await batch(actor, parents, args)
+        note_view(actor, [parent[session] for parent in parents], table)
+        return found
+
+    return noting
+
+
+messages_of_sessions = _viewing("messages", MessageRow, "session_id")
 runs_of_sessions = children("runs", RunRow, "session_id", order="number")
-tools_of_sessions = children("tool_executions", ToolExecutionRow, "session_id", columns=TOOL_COLUMNS)
-approvals_of_sessions = children("approvals", ApprovalRow, "session_id")
-pending_approvals_of_sessions = children("approvals", ApprovalRow, "session_id", where="status = 'PENDING'")
-messages_of_runs = children("messages", MessageRow, "run_id")
-tools_of_runs = children("tool_executions", ToolExecutionRow, "run_id", columns=TOOL_COLUMNS)
-approvals_of_runs = children("approvals", ApprovalRow, "run_id")
+tools_of_sessions = _viewing("tool_executions", ToolExecutionRow, "session_id", columns=TOOL_COLUMNS)
+approvals_of_sessions = _viewing("approvals", ApprovalRow, "session_id")
+pending_approvals_of_sessions = _viewing("approvals", ApprovalRow, "session_id", where="status = 'PENDING'")
+messages_of_runs = _viewing("messages", MessageRow, "run_id")
+tools_of_runs = _viewing("tool_executions", ToolExecutionRow, "run_id", columns=TOOL_COLUMNS)
+approvals_of_runs = _viewing("approvals", ApprovalRow, "run_id")
 
 
 def _in_visible(table: str) -> Any:

@@ -10,6 +10,7 @@ from graphql import GraphQLSchema
 from strawberry.schema.config import StrawberryConfig
 
 from core.errors import ErrorCode
+from schema.access_report import AccessReportQuery
 from schema.activity import ActivityQuery
 from schema.annotation_writes import AnnotationMutation
 from schema.annotations import AnnotationQuery
@@ -24,6 +25,8 @@ from schema.scalars import SCALARS
 from schema.scores import ScoreMutation, ScoreQuery
 from schema.session_writes import SessionLiveQuery, SessionMutation, SessionSubscription
 from schema.sessions import SessionQuery
+from schema.sharing_policy import SharingPolicyMutation
+from schema.sharing_writes import SharingMutation, SharingQuery
 from schema.workspace import WorkspaceQuery
 
 QUERIES: Sequence[type] = (
@@ -31,6 +34,8 @@ QUERIES: Sequence[type] = (
     IdentityQuery,
     SessionQuery,
     SessionLiveQuery,
+    SharingQuery,
+    AccessReportQuery,
     WorkspaceQuery,
     AnnotationQuery,
     ScoreQuery,
@@ -44,6 +49,8 @@ MUTATIONS: Sequence[type] = (
     SessionMutation,
     AnnotationMutation,
     ScoreMutation,
+    SharingMutation,
+    SharingPolicyMutation,
     McpServerMutation,
     EnvironmentMutation,
 )

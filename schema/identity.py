@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import strawberry
 
@@ -12,6 +12,7 @@ from core import permissions
 from core.permissions import Actor
 from models import identity as models
 from resolvers import identity as reads
+from resolvers.sharing import policies_of_organizations
 from schema.connections import After, Connection, First
 from schema.context import Info
 from schema.fields import (
@@ -26,13 +27,18 @@ from schema.fields import (
     query,
 )
 
+if TYPE_CHECKING:
+    from schema.sharing_policy import SharingPolicy
+
+LazySharingPolicy = Annotated["SharingPolicy", strawberry.lazy("schema.sharing_policy")]
+
 Role = enum_type(
     permissions.Role,
     {
         "OWNER": "May do everything, and make or unmake owners. There is always at least one.",
         "ADMIN": "May do everything else: members, tools, all sessions, the audit log.",
-        "MEMBER": "Has sessions of their own, and sees those that are open to the organisation.",
-        "VIEWER": "Reads what is open to the organisation.",
+        "MEMBER": "Has sessions of their own, and uses those that are shared with them or open to the organisation.",
+        "VIEWER": "Reads what is shared with them or open to the organisation.",
     },
 )
 UserKind = enum_type(
@@ -46,6 +52,7 @@ Permission = enum_type(
         "SESSIONS_READ": "Read sessions and all that is in them, and follow them live.",
         "SESSIONS_WRITE": "Make sessions, send messages, decide on tool calls.",
         "ANNOTATIONS_WRITE": "Annotate, comment and score what you may read.",
+        "SESSIONS_SHARE": "Give others access to the sessions that one manages, and take it away.",
         "TOOLS_READ": "Read which MCP servers and tools there are.",
         "TOOLS_MANAGE": "Register, change and remove MCP servers.",
         "TOKENS_MANAGE": "Manage one's own access tokens, web sessions and password.",
@@ -80,6 +87,10 @@ class Organization(Node):
     slug: str = column("Its short name: lower-case letters, digits and hyphens; unique.")
     region: str = column("Where its data lives.")
     created_at: datetime = column("When it was made.")
+
+    @nested(policies_of_organizations)
+    def sharing_policy(self) -> LazySharingPolicy:
+        """What its members may share."""
 
 
 @entity(models.TeamRow)

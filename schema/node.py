@@ -12,7 +12,7 @@ from core.errors import NotFound
 from core.ids import split
 from core.permissions import Actor, Permission
 from resolvers import annotations as annotation_reads
-from resolvers import audit, environment, identity, mcp_servers, sessions
+from resolvers import audit, environment, identity, mcp_servers, sessions, sharing
 from schema.fields import Info, Node, query
 
 Read = Callable[[Actor, UUID], Awaitable[Any]]
@@ -27,6 +27,8 @@ READS: dict[str, tuple[Permission, Read]] = {
     "ant": (Permission.SESSIONS_READ, annotation_reads.thread),
     "com": (Permission.SESSIONS_READ, annotation_reads.comment),
     "sco": (Permission.SESSIONS_READ, annotation_reads.score),
+    "gra": (Permission.SESSIONS_READ, sharing.grant),
+    "lnk": (Permission.SESSIONS_READ, sharing.share_link),
     "mcp": (Permission.TOOLS_READ, mcp_servers.mcp_server),
     "env": (Permission.TOOLS_READ, environment.environment_variable),
     "aud": (Permission.AUDIT_READ, audit.audit_event),

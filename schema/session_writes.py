@@ -215,7 +215,9 @@ class CreateSessionInput:
         default_factory=list, description="MCP servers that the agent may use."
     )
     labels: list[LabelInput] = strawberry.field(default_factory=list, description="Names and values to find it by.")
-    visibility: Visibility = strawberry.field(default=Visibility.PRIVATE, description="Who may read it.")
+    visibility: Visibility | None = strawberry.field(
+        default=None, description="Who may read it; left out, what the organisation's sharing policy says."
+    )
     message: str | None = strawberry.field(default=None, description="A first message to send at once.")
     idempotency_key: str | None = strawberry.field(default=None, description=_KEY)
 
@@ -227,7 +229,9 @@ class UpdateSessionInput:
     session_id: strawberry.ID = strawberry.field(description="The session.")
     title: str | None = strawberry.field(default=None, description="What it is about.")
     labels: list[LabelInput] | None = strawberry.field(default=None, description="Replaces all labels.")
-    visibility: Visibility | None = strawberry.field(default=None, description="Who may read it.")
+    visibility: Visibility | None = strawberry.field(
+        default=None, description="Who may read it. Takes ADMIN access; all else takes WRITE."
+    )
     permission_mode: PermissionMode | None = strawberry.field(default=None, description="Which calls need a decision.")
     model: str | None = strawberry.field(default=None, description="The model of the next runs.")
     system_prompt: str | None = strawberry.field(default=None, description="What the agent is told first.")
@@ -503,8 +507,12 @@ class SessionSubscription:
         ] = None,
     ) -> AsyncGenerator[SessionChange, None]:
         """Sessions that are made or changed, as far as you may see them: keeps a list live."""
-        wanted = filter.checked() if filter else replace(reads.SessionFilter(), statuses=list(_ALL))
-        async for change in changes.session_changes(info.context.actor, wanted.matches, after):
+        actor = info.context.actor
+        if filter and filter.shared_with_me:
+            # A grant is no change of the session's row, by which live lists go.
+            raise BadInput("Live lists cannot be filtered by sharedWithMe.", field="filter.sharedWithMe")
+        wanted = filter.checked(actor) if filter else replace(reads.SessionFilter(), statuses=list(_ALL))
+        async for change in changes.session_changes(actor, wanted.matches, after):
             yield change
 
 

@@ -11,10 +11,11 @@ import strawberry
 from strawberry.scalars import JSON
 
 from core.ids import decode
-from core.permissions import Permission
+from core.permissions import Actor, Permission
 from models import sessions as models
 from resolvers import annotations as annotation_reads
 from resolvers import sessions as reads
+from resolvers import sharing as sharing_reads
 from resolvers.identity import user_in
 from schema.annotation_filters import AnnotationsFilter
 from schema.connections import After, Connection, First
@@ -32,6 +33,7 @@ from schema.fields import (
     query,
 )
 from schema.scalars import BigInt, Cursor
+from schema.sharing import Grant, SessionAccess, ShareLink
 from services.sessions.options import load_options
 from subscriptions.sessions import event_cursor
 
@@ -62,7 +64,7 @@ SessionStatus = enum_type(
 Visibility = enum_type(
     models.Visibility,
     {
-        "PRIVATE": "The owner, and the organisation's admins.",
+        "PRIVATE": "The owner, the organisation's admins, and whom it is shared with.",
         "ORGANIZATION": "Everybody in the organisation may read it.",
     },
 )
@@ -480,6 +482,18 @@ class Session(Node):
     def scores(self, first: First = None, after: After = None) -> Connection[LazyScore]:
         """How it and what is in it was judged, the oldest first."""
 
+    @nested(sharing_reads.accesses_to_sessions)
+    def access(self) -> SessionAccess:
+        """What you may do in it, and why."""
+
+    @nested(sharing_reads.grants_of_sessions)
+    def grants(self, first: First = None, after: After = None) -> Connection[Grant]:
+        """With whom it is shared now. Who does not manage it sees only what gives access to them."""
+
+    @nested(sharing_reads.links_of_sessions)
+    def share_links(self, first: First = None, after: After = None) -> Connection[ShareLink]:
+        """The links to it that were not revoked; none for those who do not manage it."""
+
 
 @input_type
 class LabelInput:
@@ -500,8 +514,11 @@ class SessionFilter:
     labels: list[LabelInput] | None = strawberry.field(default=None, description="Has all of these labels.")
     created_after: datetime | None = strawberry.field(default=None, description="Made at or after this time.")
     created_before: datetime | None = strawberry.field(default=None, description="Made before this time.")
+    shared_with_me: bool = strawberry.field(
+        default=False, description="true for those that were shared with you or a team of yours. Not for live lists."
+    )
 
-    def checked(self) -> reads.SessionFilter:
+    def checked(self, actor: Actor) -> reads.SessionFilter:
         """What the reads take."""
         return reads.SessionFilter(
             statuses=self.status,
@@ -511,6 +528,7 @@ class SessionFilter:
             labels={label.name: label.value for label in self.labels} if self.labels else None,
             created_after=self.created_after,
             created_before=self.created_before,
+            shared_with=actor.user_id if self.shared_with_me else None,
         )
 
 
@@ -538,7 +556,7 @@ class SessionQuery:
     ) -> Connection[Session]:
         """The sessions that you may see."""
         order, descending = _ORDERS[order_by]
-        wanted = filter.checked() if filter else reads.SessionFilter()
+        wanted = filter.checked(info.context.actor) if filter else reads.SessionFilter()
         return await reads.sessions(
             info.context.actor, wanted, first=first, after=after, order=order, descending=descending
         )

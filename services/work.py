@@ -27,6 +27,10 @@ from models.sessions import Session, SessionRow
 from models.sharing import AccessLevel
 from services import audit
 from services.parts import parts
+from services.sharing.access import level_in
+
+MOST_NAMED = 50
+"""Ids in one notice, which has to be small."""
 
 _AUDITED_REFUSALS = frozenset(ErrorCode) - {ErrorCode.BAD_INPUT, ErrorCode.TOO_LARGE, ErrorCode.INTERNAL}
 
@@ -40,6 +44,8 @@ class Work:
         self.tx = tx
         self.at: datetime = clock.now()
         self.session: SessionRow | None = None
+        self.level = AccessLevel.ADMIN
+        """What the actor may do in the session that `lock_session` holds."""
         self._next_seq = 0
         self._events: list[tuple[Any, ...]] = []
         self._changes: list[str] = []
@@ -82,24 +88,42 @@ class Work:
 
     async def lock_session(self, session_id: UUID, *, needs: AccessLevel = AccessLevel.WRITE) -> SessionRow:
         """The session, held until the end of the transaction. NOT_FOUND where the actor may not see it,
-        FORBIDDEN where they see it and their access is not enough."""
+        FORBIDDEN where they see it and their access is not enough.
+
+        For its owner and the admins this is one statement. For others the grants are read again once the session is
+        held: who takes them away holds it too, and this write may have waited for that.
+        """
         query = Query()
         row = await self.tx.fetchrow(
             f"SELECT * FROM sessions WHERE id = {query.arg(session_id)} AND "
-            f"{query.scope(Session.visible_to(self.actor))} "
+            f"{query.scope(Session.visible_to(self.actor), by_row=True)} "
             "FOR UPDATE",
             *query.args,
             row=SessionRow,
         )
-        if row is None:
+        level = None if row is None else await level_in(self.tx.fetch, self.actor, row)
+        if row is None or level is None:
             raise NotFound("There is no such session, or you may not see it.", field="sessionId")
+        self.level = level
         self.entry.session_id = row["id"]
         if self.entry.target_id is None:
             self.target("Session", row["id"], row["title"])
-        if needs is not AccessLevel.READ and not may_write(self.actor, row):
-            raise Forbidden("You can read this session but not change it. Ask its owner.", field="sessionId")
+        self.need(needs)
         self._hold(row)
         return row
+
+    def need(self, level: AccessLevel) -> None:
+        """Raises Forbidden where the actor's access to the session is not enough."""
+        if self.level.includes(level):
+            return
+        raise Forbidden(
+            "You can read this session but not change it. Ask its owner for WRITE access."
+            if level is AccessLevel.WRITE
+            else "This is for the session's owner and those who have ADMIN access to it. Ask its owner.",
+            field="sessionId",
+            level=self.level.value,
+            needs=level.value,
+        )
 
     async def hold_session(self, session_id: UUID) -> SessionRow:
         """The session, held, for Quarterdeck's own writes: no question of who may see it."""
@@ -224,11 +248,6 @@ async def write(actor: Actor, action: str | None) -> AsyncIterator[Work]:
     await asyncio.shield(asyncio.ensure_future(work.announce()))
 
 
-def may_write(actor: Actor, session: SessionRow) -> bool:
-    """Whether an actor who sees a session may also change it."""
-    return actor.is_admin or session["owner_id"] == actor.user_id
-
-
 def session_channel(session_id: UUID) -> str:
     """The bus channel of one session's events."""
     return f"session:{session_id}"
@@ -240,5 +259,16 @@ def organization_channel(organization_id: UUID) -> str:
 
 
 def access_channel(organization_id: UUID) -> str:
-    """The bus channel that says whose access to which sessions of an organisation may have changed."""
+    """The bus channel that says that access within an organisation changed: streams look again who may read on."""
     return f"access:{organization_id}"
+
+
+async def announce_access(
+    organization_id: UUID, *, sessions: Iterable[UUID] | None = None, users: Iterable[UUID] | None = None
+) -> None:
+    """Tell streams, after the commit, whose access to what may have changed; None and very many stand for all."""
+    message: dict[str, Any] = {"sessions": None, "users": None}
+    for name, ids in (("sessions", sessions), ("users", users)):
+        if ids is not None and len(named := [str(id_) for id_ in ids]) <= MOST_NAMED:
+            message[name] = named
+    await parts().bus.publish(access_channel(organization_id), message)

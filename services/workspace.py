@@ -32,6 +32,7 @@ from services import audit
 from services.identity.actors import actor_of_user, valid_credentials
 from services.parts import parts
 from services.sessions.lifecycle import session_directory
+from services.sharing.views import note_view
 
 LINK_SECONDS = 15 * 60
 """How long a download link is good."""
@@ -191,6 +192,7 @@ async def _root(actor: Actor, session_id: UUID) -> Path:
     )
     if row is None:
         raise NotFound("There is no such session, or you may not see it.", field="sessionId")
+    note_view(actor, (row["id"],), "files")
     return session_directory(row["organization_id"], row["id"])
 
 

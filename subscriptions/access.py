@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+import math
+import time
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
 from uuid import UUID
 
 from core import db
@@ -23,6 +26,8 @@ from services.work import access_channel
 log = logging.getLogger(__name__)
 
 LOOK_ANYWAY_SECONDS = 10.0
+EXPIRY_SECONDS = 0.5
+"""How often it is looked whose time is over: nobody tells of that but the clock of the database."""
 AGAIN_SECONDS = 1.0
 
 
@@ -110,12 +115,19 @@ class _Organization:
 
     async def _listen(self) -> None:
         async with parts().bus.subscribe(access_channel(self._id)) as notices:
+            looked = -math.inf
             while True:
-                await self.check()
-                notice = await notices.next(LOOK_ANYWAY_SECONDS)
-                while isinstance(notice, BusMessage):
+                if time.monotonic() - looked >= LOOK_ANYWAY_SECONDS:
+                    looked, expired_until = time.monotonic(), await db.fetchval("SELECT now()")
+                    await self.check()
+                notice = await notices.next(EXPIRY_SECONDS)
+                if isinstance(notice, BusMessage):
                     await self.check(sessions=_ids(notice, "sessions"), users=_ids(notice, "users"))
-                    notice = await notices.next(LOOK_ANYWAY_SECONDS)
+                elif notice is None:
+                    expired, expired_until = await _expired(list(self._watches), expired_until)
+                    await self.check(sessions=expired)
+                else:
+                    looked = -math.inf
 
 
 _organizations: dict[UUID, _Organization] = {}
@@ -126,11 +138,22 @@ def _ids(notice: BusMessage, name: str) -> set[UUID] | None:
     return None if named is None else {UUID(id_) for id_ in named}
 
 
+async def _expired(session_ids: Sequence[UUID], since: datetime) -> tuple[set[UUID], datetime]:
+    """The sessions to which somebody's access has expired since a time, and the time now."""
+    rows = await db.fetch(
+        "SELECT now() AS at, ARRAY(SELECT DISTINCT resource_id FROM grants WHERE resource_kind = 'SESSION' "
+        "AND resource_id = ANY($1) AND expires_at > $2 AND expires_at <= now()) AS sessions",
+        session_ids,
+        since,
+    )
+    return set(rows[0]["sessions"]), rows[0]["at"]
+
+
 async def _seen(scope: Scope, session_ids: Collection[UUID]) -> set[UUID]:
     query = Query()
     rows = await db.fetch(
         f"SELECT sessions.id FROM sessions WHERE sessions.id = ANY({query.arg(list(session_ids))}) "
-        f"AND {query.scope(scope)}",
+        f"AND {query.scope(scope, by_row=True)}",
         *query.args,
     )
     return {row["id"] for row in rows}

@@ -13,6 +13,7 @@ from core.paging import encode_cursor
 from core.permissions import Actor
 from models.base import Query, Scope
 from models.sessions import Session
+from services.sharing.views import note_view
 from subscriptions import access
 from subscriptions.session_log import (
     CHANGES_OF_ACCESS,
@@ -70,6 +71,7 @@ class SessionEvents(Following[SessionEvent]):
             raise CursorExpired(
                 "This cursor is from beyond the session's log. Leave `after` out, and read anew.", field="after"
             )
+        note_view(self._actor, [self._session_id], "events")
         await self.tail.started()
         first = True
         while True:
@@ -147,5 +149,6 @@ async def _last_event(scope: Scope, session_id: UUID) -> int | None:
 async def _ask(scope: Scope, session_id: UUID) -> int | None:
     query = Query()
     return await db.fetchval(  # type: ignore[no-any-return]
-        f"SELECT last_event_seq FROM sessions WHERE id = {query.arg(session_id)} AND {query.scope(scope)}", *query.args
+        f"SELECT last_event_seq FROM sessions WHERE id = {query.arg(session_id)} AND {query.scope(scope, by_row=True)}",
+        *query.args,
     )

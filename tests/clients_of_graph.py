@@ -36,7 +36,8 @@ class Client:
 
     async def raw(self, document: str, variables: Json | None = None, **more: Any) -> httpx.Response:
         """The HTTP response to an operation."""
-        async with httpx.AsyncClient(timeout=30) as http:
+        # Only servers of this machine, over HTTP. Reading the system's certificates takes longer than the request.
+        async with httpx.AsyncClient(timeout=30, verify=False) as http:
             return await http.post(
                 self.url, json={"query": document, "variables": variables or {}} | more, headers=self.headers
             )

@@ -49,7 +49,7 @@ BACKWARD = [
 
 
 class Migration(migrations.Migration):
-    dependencies = [("models", "0007_installation")]
+    dependencies = [("models", "0008_sharing")]
     operations = [
         ops.CreateModel(
             name="AnnotationThread",

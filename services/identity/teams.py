@@ -12,7 +12,7 @@ from models.identity import Team, TeamRow
 from services import idempotency
 from services.identity.accounts import lock_user
 from services.identity.checks import check_name, check_slug, slug_of
-from services.work import Work, write
+from services.work import Work, announce_access, write
 
 
 async def create_team(actor: Actor, *, name: str, slug: str | None = None, key: str | None = None) -> TeamRow:
@@ -57,6 +57,8 @@ async def add_team_member(actor: Actor, team_id: UUID, user_id: UUID) -> TeamRow
             work.at,
         )
         work.changed(after={"userId": str(user_id), "name": user["name"]})
+        # What is shared with the team is shared with who is in it.
+        work.after_commit(lambda: announce_access(actor.organization_id, users=[user_id]))
     return team
 
 
@@ -68,6 +70,8 @@ async def remove_team_member(actor: Actor, team_id: UUID, user_id: UUID) -> Team
         team = await _lock_team(work, team_id)
         await work.tx.execute("DELETE FROM team_members WHERE team_id = $1 AND user_id = $2", team_id, user_id)
         work.changed(before={"userId": str(user_id), "name": user["name"]})
+        # What is shared with the team is shared with who is in it.
+        work.after_commit(lambda: announce_access(actor.organization_id, users=[user_id]))
     return team
 
 

@@ -37,6 +37,7 @@ from services.runs.queue import job_of
 from services.runs.recorder import Fenced, Recorder, record_refusal
 from services.sessions.approvals import expire_approvals
 from services.sessions.options import load_options
+from services.sharing.grants import expire_grants
 from services.work import Work, write
 
 logger = logging.getLogger(__name__)
@@ -161,6 +162,7 @@ class RunExecutor:
             try:
                 await self._sweep_queue(await unfinished_jobs())
                 await expire_approvals()
+                await expire_grants()
             except Exception:
                 logger.exception("The sweep failed; the next one comes in %s seconds.", SWEEP_SECONDS)
 

@@ -15,6 +15,7 @@ from core.permissions import Actor
 from models.base import Query
 from models.mcp_servers import McpServer
 from models.sessions import PermissionMode, Session, SessionRow, SessionStatus, Visibility
+from models.sharing import AccessLevel
 from services import idempotency
 from services.parts import parts
 from services.runs.endings import interrupt_open_runs
@@ -22,7 +23,8 @@ from services.runs.queue import enqueue_next
 from services.sessions.messages import add_message, check_message
 from services.sessions.options import SessionOptions, check_labels, check_title
 from services.sessions.transitions import change_status
-from services.work import Work, write
+from services.sharing.policy import policy_in, visibility_of_new
+from services.work import Work, announce_access, write
 
 MOST_SERVERS = 50
 
@@ -37,7 +39,7 @@ class NewSession:
     system_prompt: str | None = None
     permission_mode: PermissionMode = PermissionMode.DEFAULT
     options: SessionOptions = SessionOptions()
-    visibility: Visibility = Visibility.PRIVATE
+    visibility: Visibility | None = None
     labels: dict[str, str] | None = None
     mcp_server_ids: Sequence[UUID] = ()
     message: str | None = None
@@ -80,7 +82,7 @@ async def create_session(actor: Actor, new: NewSession, *, key: str | None = Non
             creator_id=actor.user_id,
             owner_id=actor.user_id,
             title=title,
-            visibility=new.visibility,
+            visibility=await visibility_of_new(work, new.visibility),
             runtime=runtime,
             model=new.model or (parts().settings.default_model if runtime != "script" else None),
             system_prompt=new.system_prompt,
@@ -106,12 +108,17 @@ async def create_session(actor: Actor, new: NewSession, *, key: str | None = Non
 async def update_session(actor: Actor, session_id: UUID, changes: SessionChanges) -> SessionRow:
     """Change a session; what runs already goes on with the options it began with.
 
-    Raises BadInput, NotFound, TooLarge, and IllegalTransition for a session that is over or put away.
+    Who may read it is for those with ADMIN access, all else for those with WRITE access. Raises Forbidden, BadInput,
+    NotFound, TooLarge, and IllegalTransition for a session that is over or put away.
     """
     _check_texts(changes.model, changes.system_prompt)
     async with write(actor, "session.update") as work:
         row = await work.lock_session(session_id)
         _check_may_change(row)
+        if changes.visibility is not None and changes.visibility != row["visibility"]:
+            work.need(AccessLevel.ADMIN)
+            (await policy_in(work)).check_visibility(changes.visibility)
+            work.after_commit(lambda: announce_access(row["organization_id"], sessions=[row["id"]]))
         values: dict[str, Any] = {}
         if changes.title is not None:
             values["title"] = check_title(changes.title, default="")
@@ -141,9 +148,14 @@ async def pause_session(actor: Actor, session_id: UUID) -> SessionRow:
 
 
 async def resume_session(actor: Actor, session_id: UUID) -> SessionRow:
-    """Go on after a pause, completion or archiving; waiting messages are worked on."""
+    """Go on after a pause, completion or archiving; waiting messages are worked on.
+
+    Bringing back what was put away takes ADMIN access, as putting it away does.
+    """
     async with write(actor, "session.resume") as work:
         row = await work.lock_session(session_id)
+        if row["status"] == SessionStatus.ARCHIVED:
+            work.need(AccessLevel.ADMIN)
         waiting = await work.tx.fetchval(
             "SELECT 1 FROM runs WHERE session_id = $1 AND status = 'WAITING' LIMIT 1", row["id"]
         )
@@ -166,7 +178,7 @@ async def complete_session(actor: Actor, session_id: UUID) -> SessionRow:
 async def terminate_session(actor: Actor, session_id: UUID) -> SessionRow:
     """Stop everything for good: open runs are interrupted, and the session takes no messages any more."""
     async with write(actor, "session.terminate") as work:
-        row = await work.lock_session(session_id)
+        row = await work.lock_session(session_id, needs=AccessLevel.ADMIN)
         work.changed(before={"status": row["status"]}, after={"status": SessionStatus.TERMINATED})
         await change_status(work, SessionStatus.TERMINATED)
         await interrupt_open_runs(work, "The session was terminated.")
@@ -175,12 +187,14 @@ async def terminate_session(actor: Actor, session_id: UUID) -> SessionRow:
 
 async def archive_session(actor: Actor, session_id: UUID) -> SessionRow:
     """Put a session away: it is listed only on request and takes no messages."""
-    return await _move(actor, session_id, SessionStatus.ARCHIVED, "session.archive")
+    return await _move(actor, session_id, SessionStatus.ARCHIVED, "session.archive", needs=AccessLevel.ADMIN)
 
 
-async def _move(actor: Actor, session_id: UUID, to: SessionStatus, action: str) -> SessionRow:
+async def _move(
+    actor: Actor, session_id: UUID, to: SessionStatus, action: str, *, needs: AccessLevel = AccessLevel.WRITE
+) -> SessionRow:
     async with write(actor, action) as work:
-        row = await work.lock_session(session_id)
+        row = await work.lock_session(session_id, needs=needs)
         work.changed(before={"status": row["status"]}, after={"status": to})
         await change_status(work, to)
     return await _fresh(actor, session_id)

@@ -176,6 +176,8 @@ async def test_lists_within_lists_cost_one_query_each_however_long_they_are(aske
         ("runs { nodes { approvals { nodes { status } } } }", 3),
         ("toolExecutions { nodes { tool approval { status } session { title } run { number } } }", 5),
         ("approvals { nodes { id } } pendingApprovals { nodes { id } }", 3),
+        ("access { level via { kind grant { id } team { id } } }", 2),
+        ("grants { totalCount nodes { level user { id } grantedBy { id } } } shareLinks { nodes { level } }", 4),
     ):
         data, seen = await asker(f"{{ sessions(first: 5) {{ nodes {{ {selection} }} }} }}")
         assert len(data["sessions"]["nodes"]) == 3

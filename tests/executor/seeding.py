@@ -11,7 +11,7 @@ from tests.services.identity_help import House, a_house
 
 async def a_full_house(name: str = "Acme", *, sessions: int = 12, messages: int = 8) -> House:
     """`sessions` sessions of all four members with `messages` messages each, runs, tool executions, approvals,
-    MCP servers, environment variables and teams, annotations and scores."""
+    MCP servers, environment variables and teams, grants and links, annotations and scores."""
     house = await a_house(name)
     users = [house.users[role]["id"] for role in Role]
     organization = house.organization_id
@@ -97,6 +97,32 @@ async def a_full_house(name: str = "Acme", *, sessions: int = 12, messages: int 
         users[0],
     )
     await _annotate(house, users)
+    await db.execute(
+        """
+        INSERT INTO share_links (id, organization_id, resource_kind, resource_id, secret_hash, hint, level, expires_at,
+            max_uses, use_count, created_by_id, created_at)
+        SELECT gen_random_uuid(), organization_id, 'SESSION', id, uuid_send(id), 'abcd', 'READ',
+            CASE WHEN title LIKE '%2' THEN now() + interval '1 day' END, CASE WHEN title LIKE '%4' THEN 3 END, 1,
+            owner_id, now()
+        FROM sessions WHERE organization_id = $1
+        """,
+        organization,
+    )
+    await db.execute(
+        """
+        INSERT INTO grants (id, organization_id, resource_kind, resource_id, user_id, level, note, expires_at,
+            granted_by_id, via_link_id, created_at)
+        SELECT gen_random_uuid(), sessions.organization_id, 'SESSION', sessions.id, users.id,
+            (ARRAY['READ', 'WRITE', 'ADMIN'])[1 + sessions.message_count % 3],
+            CASE WHEN users.role = 'VIEWER' THEN 'a note' END,
+            CASE WHEN users.role = 'MEMBER' THEN now() + interval '1 day' END, sessions.owner_id,
+            CASE WHEN users.role = 'VIEWER' THEN share_links.id END, now()
+        FROM sessions JOIN share_links ON share_links.resource_id = sessions.id
+        JOIN users ON users.organization_id = sessions.organization_id AND users.id <> sessions.owner_id
+        WHERE sessions.organization_id = $1
+        """,
+        organization,
+    )
     return house
 
 

@@ -52,7 +52,9 @@ OPERATIONS = int(os.environ.get("QUARTERDECK_TEST_OPERATIONS", "150"))
 SEED = int(os.environ.get("QUARTERDECK_TEST_SEED", "1"))
 ROLES = [Role.OWNER, Role.ADMIN, Role.ADMIN, Role.MEMBER, Role.VIEWER]
 # Reading these changes what the next reading gives.
-CHANGING = frozenset({"Query.auditEvents", "Query.verifyAuditLog", "WorkspaceFile.downloadUrl"})
+CHANGING = frozenset(
+    {"Query.auditEvents", "Query.verifyAuditLog", "Query.sessionAccessReport", "WorkspaceFile.downloadUrl"}
+)
 OFTEN = frozenset(
     {"viewer", "node", "users", "session", "sessions", "nodes", "edges", "messages", "runs", "toolExecutions", "owner"}
 )
@@ -116,7 +118,7 @@ async def ids() -> dict[str, list[str]]:
     tables = {
         "ses": "sessions", "msg": "messages", "run": "runs", "tex": "tool_executions", "apr": "approvals",
         "usr": "users", "org": "organizations", "ant": "annotation_threads", "com": "annotation_comments",
-        "sco": "scores",
+        "sco": "scores", "gra": "grants", "lnk": "share_links",
     }  # fmt: skip
     return {
         prefix: [encode(prefix, row["id"]) for row in await db.fetch(f"SELECT id FROM {table} ORDER BY id LIMIT 20")]

@@ -34,6 +34,8 @@ REACHED_THROUGH_OTHERS = {
     "Document": "of the installation: by its id, to execute it",
     "DocumentRelease": "of the installation: by operators only",
     "ReleasedDocument": "of the installation: by operators only",
+    "SharingPolicy": "through its organisation",
+    "SessionView": "through the access report of its session",
 }
 
 

@@ -1,0 +1,1 @@
+"""Sharing: who may do what with a session, how they came to it, and how they used it."""
