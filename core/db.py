@@ -88,7 +88,14 @@ def tortoise_config(
         "connections": {"default": {"engine": "tortoise.backends.asyncpg", "credentials": credentials}},
         "apps": {
             "models": {
-                "models": ["models.identity", "models.sessions", "models.mcp_servers", "models.writes"],
+                "models": [
+                    "models.identity",
+                    "models.sessions",
+                    "models.mcp_servers",
+                    "models.writes",
+                    "models.notifications",
+                    "models.handoffs",
+                ],
                 "migrations": "models.migrations",
                 "default_connection": "default",
             }

@@ -34,6 +34,8 @@ PREFIXES = {
     "AuditEvent": "aud",
     "EnvironmentVariable": "env",
     "IdentityConnection": "idc",
+    "Notification": "ntf",
+    "Handoff": "hof",
 }
 _KINDS = {prefix: kind for kind, prefix in PREFIXES.items()}
 
