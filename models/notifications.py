@@ -41,6 +41,17 @@ class DeliveryStatus(StrEnum):
     SKIPPED = "SKIPPED"
 
 
+DEFAULT_EMAIL = {
+    NotificationKind.MENTION: EmailMode.IMMEDIATE,
+    NotificationKind.REPLY: EmailMode.DIGEST,
+    NotificationKind.SHARE: EmailMode.IMMEDIATE,
+    NotificationKind.HANDOFF: EmailMode.IMMEDIATE,
+    NotificationKind.APPROVAL_WANTED: EmailMode.IMMEDIATE,
+    NotificationKind.RUN_FINISHED: EmailMode.OFF,
+}
+"""For those who have said nothing of a kind. In the inbox they have everything."""
+
+
 class NotificationRow(Row):
     __slots__ = ()
 
@@ -80,7 +91,7 @@ class Notification(Model):
 
 
 class NotificationPreference(Model):
-    """How a user wants to be told of a kind. Without a row, the default of services/notifications/preferences.py."""
+    """How a user wants to be told of a kind. Without a row, DEFAULT_EMAIL."""
 
     id = fields.UUIDField(primary_key=True, default=new_id)
     user: Any = fields.ForeignKeyField("models.User", related_name=False, on_delete=fields.CASCADE)

@@ -14,10 +14,12 @@ from schema.activity import ActivityQuery
 from schema.audit import AuditQuery
 from schema.environment import EnvironmentMutation, EnvironmentQuery
 from schema.fields import enum_type, read
+from schema.handoffs import HandoffMutation
 from schema.identity import IdentityQuery
 from schema.identity_writes import IdentityMutation
 from schema.mcp_servers import McpServerMutation, McpServerQuery
 from schema.node import NodeQuery
+from schema.notifications import NotificationMutation, NotificationSubscription
 from schema.scalars import SCALARS
 from schema.session_writes import SessionLiveQuery, SessionMutation, SessionSubscription
 from schema.sessions import SessionQuery
@@ -34,8 +36,15 @@ QUERIES: Sequence[type] = (
     ActivityQuery,
     AuditQuery,
 )
-MUTATIONS: Sequence[type] = (IdentityMutation, SessionMutation, McpServerMutation, EnvironmentMutation)
-SUBSCRIPTIONS: Sequence[type] = (SessionSubscription,)
+MUTATIONS: Sequence[type] = (
+    IdentityMutation,
+    SessionMutation,
+    HandoffMutation,
+    NotificationMutation,
+    McpServerMutation,
+    EnvironmentMutation,
+)
+SUBSCRIPTIONS: Sequence[type] = (SessionSubscription, NotificationSubscription)
 
 enum_type(
     ErrorCode,

@@ -11,7 +11,7 @@ import strawberry
 from core.errors import NotFound
 from core.ids import split
 from core.permissions import Actor, Permission
-from resolvers import audit, environment, identity, mcp_servers, sessions
+from resolvers import audit, environment, handoffs, identity, mcp_servers, notifications, sessions
 from schema.fields import Info, Node, query
 
 Read = Callable[[Actor, UUID], Awaitable[Any]]
@@ -31,6 +31,8 @@ READS: dict[str, tuple[Permission, Read]] = {
     "team": (Permission.MEMBERS_READ, identity.team),
     "pat": (Permission.TOKENS_MANAGE, identity.access_token),
     "web": (Permission.TOKENS_MANAGE, identity.web_session),
+    "ntf": (Permission.NOTIFICATIONS_MANAGE, notifications.notification),
+    "hof": (Permission.SESSIONS_READ, handoffs.handoff),
 }
 
 

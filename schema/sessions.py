@@ -14,6 +14,7 @@ from core.ids import decode
 from core.permissions import Permission
 from models import sessions as models
 from resolvers import sessions as reads
+from resolvers.handoffs import open_handoff_of
 from resolvers.identity import user_in
 from schema.connections import After, Connection, First
 from schema.fields import (
@@ -34,10 +35,12 @@ from services.sessions.options import load_options
 from subscriptions.sessions import event_cursor
 
 if TYPE_CHECKING:
+    from schema.handoffs import Handoff
     from schema.identity import User
     from schema.mcp_servers import McpServer
 
 LazyUser = Annotated["User", strawberry.lazy("schema.identity")]
+LazyHandoff = Annotated["Handoff", strawberry.lazy("schema.handoffs")]
 LazyMcpServer = Annotated["McpServer", strawberry.lazy("schema.mcp_servers")]
 
 SessionStatus = enum_type(
@@ -223,6 +226,10 @@ class Approval(Node):
     expires_at: datetime = column("When it counts as refused.")
     decided_at: datetime | None = column("When it was decided.")
 
+    @nested(user_in("assigned_to_id"))
+    def assigned_to(self) -> LazyUser | None:
+        """Whose it is to decide: the session's owner. Others who may write in the session can decide it, too."""
+
     @nested(user_in("decided_by_id"))
     def decided_by(self) -> LazyUser | None:
         """Who decided."""
@@ -388,6 +395,10 @@ class Session(Node):
     @nested(user_in("creator_id"))
     def creator(self) -> LazyUser:
         """Who made it."""
+
+    @nested(open_handoff_of)
+    def open_handoff(self) -> LazyHandoff | None:
+        """The offer to take it over that waits for an answer; null where there is none."""
 
     @nested(reads.fork_source_of)
     def forked_from(self) -> Session | None:

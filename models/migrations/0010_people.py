@@ -307,7 +307,7 @@ class Migration(migrations.Migration):
                 "app": "models",
                 "unique_together": (("user_id", "kind"),),
                 "pk_attr": "id",
-                "table_description": "How a user wants to be told of a kind. Without a row, the default of services/notifications/preferences.py.",
+                "table_description": "How a user wants to be told of a kind. Without a row, DEFAULT_EMAIL.",
             },
             bases=["Model"],
         ),

@@ -27,6 +27,7 @@ REACHED_THROUGH_OTHERS = {
     "ToolExecution": "in_visible_session",
     "Approval": "in_visible_session",
     "RuntimeStateRecord": "by the worker only",
+    "NotificationDelivery": "by the worker only",
     "IdempotencyKey": "by its actor's writes only",
 }
 
