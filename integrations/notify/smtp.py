@@ -131,7 +131,7 @@ def sender_address(text: str) -> Address:
         found = Address(_line(name), addr_spec=address)
     except (ValueError, IndexError, MessageError):
         found = Address()
-    if not found.username or not found.domain or not address.isascii():
+    if not found.username or not found.domain or not address.isascii() or not text.isprintable():
         raise BadInput("QUARTERDECK_SMTP_FROM is an address like Quarterdeck <quarterdeck@example.com>.")
     return found
 
