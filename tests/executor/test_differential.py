@@ -52,7 +52,9 @@ OPERATIONS = int(os.environ.get("QUARTERDECK_TEST_OPERATIONS", "150"))
 SEED = int(os.environ.get("QUARTERDECK_TEST_SEED", "1"))
 ROLES = [Role.OWNER, Role.ADMIN, Role.ADMIN, Role.MEMBER, Role.VIEWER]
 # Reading these changes what the next reading gives.
-CHANGING = frozenset({"Query.auditEvents", "Query.verifyAuditLog", "WorkspaceFile.downloadUrl"})
+CHANGING = frozenset(
+    {"Query.auditEvents", "Query.verifyAuditLog", "WorkspaceFile.downloadUrl", "Viewer.notificationsCursor"}
+)
 OFTEN = frozenset(
     {"viewer", "node", "users", "session", "sessions", "nodes", "edges", "messages", "runs", "toolExecutions", "owner"}
 )
@@ -63,6 +65,8 @@ WRITTEN = [
     "{ a: viewer { user { id } } b: viewer { user { id name teams(first: 2) { nodes { name } } } } }",
     "{ sessions(first: 3) { ...A nodes { id } } } fragment A on SessionConnection { nodes { title } edges { cursor } }",
     "{ __typename viewer { __typename } }",
+    "{ viewer { notifications { nodes { subject { id __typename ... on Run { number } } session { id } } } } }",
+    "{ viewer { a: unreadNotificationCount notificationPreferences { kind } handoffs { nodes { giver { id } } } } }",
     "query ($n: [ID!]!) { sessions(filter: {ownerId: $n}) { totalCount } }",
     "query ($f: SessionFilter = {status: [ACTIVE]}) { sessions(filter: $f) { nodes { status } } }",
     'query ($t: String) { sessions(filter: {titleContains: $t, labels: {name: "team", value: "x"}}) { totalCount } }',
@@ -115,7 +119,7 @@ async def ids() -> dict[str, list[str]]:
     """Ids of what is in the database, by prefix."""
     tables = {
         "ses": "sessions", "msg": "messages", "run": "runs", "tex": "tool_executions", "apr": "approvals",
-        "usr": "users", "org": "organizations",
+        "usr": "users", "org": "organizations", "ntf": "notifications", "hof": "handoffs",
     }  # fmt: skip
     return {
         prefix: [encode(prefix, row["id"]) for row in await db.fetch(f"SELECT id FROM {table} ORDER BY id LIMIT 20")]

@@ -21,7 +21,7 @@ from integrations.notify.smtp import SmtpNotifier, SmtpServer, Tls
 from tests.fakes.mail_server import PASSWORD, USER, MailServer
 from tests.private_servers import free_port
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")]
 
 SENDER = "Quarterdeck <quarterdeck@tests.example>"
 LINK = "https://quarterdeck.example/graphql#ses_1"
