@@ -182,44 +182,54 @@ async def _claim_digests(channels: list[str]) -> list[Row]:
 
 
 async def _deliver(user_id: UUID, channel: str, claims: Sequence[_Claim]) -> None:
+    attempts = {claim.id: claim.attempt for claim in claims}
     try:
-        rows = await db.fetch(_LOAD, [claim.id for claim in claims], row=Row)
-        wanted = [row for row in rows if row["skip"] is None]
-        outcomes = {row["delivery_id"]: _Outcome("SKIPPED", row["skip"]) for row in rows if row["skip"] is not None}
+        outcomes: dict[UUID, _Outcome] = {}
+        wanted: list[Row] = []
+        for row in await db.fetch(_LOAD, list(attempts), row=Row):
+            if row["skip"] is not None:
+                outcomes[row["delivery_id"]] = _Outcome("SKIPPED", row["skip"])
+            elif attempts[row["delivery_id"]] > MOST_ATTEMPTS:
+                outcomes[row["delivery_id"]] = _Outcome("FAILED", "Workers stopped while they were sending it.")
+            else:
+                wanted.append(row)
         if wanted:
-            attempt = max(claim.attempt for claim in claims)
-            outcome = await _send(channel, _envelope(user_id, wanted), attempt)
-            outcomes |= {row["delivery_id"]: outcome for row in wanted}
-        noted = [(claim, outcomes[claim.id]) for claim in claims if claim.id in outcomes]
+            error = await _send(channel, _envelope(user_id, wanted))
+            # In a digest each has been tried as often as it was there.
+            outcomes |= {row["delivery_id"]: _outcome(error, attempts[row["delivery_id"]]) for row in wanted}
         await db.execute(
             _NOTE,
-            [claim.id for claim, _ in noted],
-            [claim.attempt for claim, _ in noted],
-            [outcome.status for _, outcome in noted],
-            [outcome.error for _, outcome in noted],
-            [outcome.wait for _, outcome in noted],
+            list(outcomes),
+            [attempts[id_] for id_ in outcomes],
+            [outcome.status for outcome in outcomes.values()],
+            [outcome.error for outcome in outcomes.values()],
+            [outcome.wait for outcome in outcomes.values()],
         )
     except Exception:
         # One user's trouble is not the others'. The claim runs out, and it is tried again.
         logger.exception("Notifications of user %s could not be delivered.", encode("usr", user_id))
 
 
-async def _send(channel: str, envelope: Envelope, attempt: int) -> _Outcome:
-    if attempt > MOST_ATTEMPTS:
-        return _Outcome("FAILED", "Workers stopped while they were sending it.")
+async def _send(channel: str, envelope: Envelope) -> NotDelivered | None:
+    """What kept it from going out; None where nothing did."""
     try:
         async with asyncio.timeout(SEND_SECONDS):
             await parts().notifiers[channel].send(envelope)
-    except Undeliverable as error:
-        logger.warning("A notification cannot be delivered by %s: %s", channel, error)
-        return _Outcome("FAILED", _stored(str(error)))
-    except (NotDelivered, TimeoutError) as error:
-        reason = _stored(str(error) or "no answer in time")
-        if attempt >= MOST_ATTEMPTS:
-            logger.warning("A notification is given up after %s attempts by %s: %s", attempt, channel, reason)
-            return _Outcome("FAILED", reason)
-        return _Outcome("PENDING", reason, _retry_after(attempt))
-    return _Outcome("SENT")
+    except NotDelivered as error:
+        logger.warning("A notification did not go out by %s: %s", channel, error)
+        return error
+    except TimeoutError:
+        return NotDelivered("no answer in time")
+    return None
+
+
+def _outcome(error: NotDelivered | None, attempt: int) -> _Outcome:
+    if error is None:
+        return _Outcome("SENT")
+    reason = str(error).replace("\0", "")[:500]
+    if isinstance(error, Undeliverable) or attempt >= MOST_ATTEMPTS:
+        return _Outcome("FAILED", reason)
+    return _Outcome("PENDING", reason, _retry_after(attempt))
 
 
 def _retry_after(attempt: int) -> float:
@@ -248,7 +258,3 @@ def _envelope(user_id: UUID, rows: Sequence[Row]) -> Envelope:
         left_out=len(rows) - len(shown),
         preferences_link=f"{home}#notification-preferences",
     )
-
-
-def _stored(text: str) -> str:
-    return text.replace("\0", "")[:500]
