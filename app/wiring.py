@@ -22,10 +22,14 @@ from core.errors import Unavailable
 from core.settings import Settings
 from integrations.agents.registry import Agents, agents, default_runtime
 from integrations.durable.dbos_queue import DurableQueue
+from integrations.notify.base import Notifier
+from integrations.notify.smtp import SmtpNotifier, SmtpServer
 from models.migrate import migrate
 from services.audit_sequencer import Sequencer
 from services.identity.housekeeping import remove_stale_credentials
 from services.identity.revocations import revocations
+from services.notifications.delivery import Deliverer
+from services.notifications.inbox import prune_notifications
 from services.parts import Parts, install
 from services.runs.executor import RunExecutor
 from services.sessions.pruning import prune_session_changes
@@ -79,6 +83,7 @@ async def connected(settings: Settings, database_url: str) -> AsyncIterator[Prog
             default_runtime=default_runtime(settings),
             inspect_server=found.servers.inspect,
             executor_id=f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}",
+            notifiers={notifier.name: notifier for notifier in _notifiers(settings)},
         )
         install(parts)
         stack.callback(install, None)
@@ -101,14 +106,18 @@ async def working(program: Program) -> AsyncIterator[None]:
     await program.queue.work(
         executor.execute, per_worker=settings.worker_concurrency, per_organization=settings.organization_concurrency
     )
+    deliverer = Deliverer()
     executor.start()
     sequencer.start()
+    if program.parts.notifiers:
+        deliverer.start()
     house = asyncio.create_task(_keep_house())
     try:
         yield
     finally:
         house.cancel()
         await asyncio.gather(house, return_exceptions=True)
+        await deliverer.stop()
         await program.queue.stop(DRAIN_SECONDS)
         await executor.stop()
         await sequencer.stop()
@@ -149,6 +158,13 @@ def make_home(settings: Settings) -> Path:
     return settings.data
 
 
+def _notifiers(settings: Settings) -> list[Notifier]:
+    """The ways to tell people outside of the product; none where none is configured."""
+    if settings.smtp_url is None or settings.smtp_from is None:
+        return []
+    return [SmtpNotifier(SmtpServer.of(settings.smtp_url.get_secret_value()), settings.smtp_from)]
+
+
 async def _check_key(vault: Vault) -> None:
     """What one process seals and signs, all others must open: the first one's key is everybody's."""
     try:
@@ -171,6 +187,7 @@ async def _keep_house() -> None:
             await remove_stale_credentials()
             await db.execute("DELETE FROM idempotency_keys WHERE created_at < now() - interval '7 days'")
             await prune_session_changes()
+            await prune_notifications()
         except Exception:
             logger.exception("Housekeeping failed; it is tried again in an hour.")
         await asyncio.sleep(HOUSEKEEPING_SECONDS)

@@ -91,6 +91,8 @@ def tortoise_config(
                     "models.writes",
                     "models.documents",
                     "models.annotations",
+                    "models.notifications",
+                    "models.handoffs",
                 ],
                 "migrations": "models.migrations",
                 "default_connection": "default",

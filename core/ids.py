@@ -35,6 +35,8 @@ PREFIXES = {
     "IdentityConnection": "idc",
     "Grant": "gra",
     "ShareLink": "lnk",
+    "Notification": "ntf",
+    "Handoff": "hof",
 }
 _KINDS = {prefix: kind for kind, prefix in PREFIXES.items()}
 

@@ -42,9 +42,18 @@ class Permission(StrEnum):
     MEMBERS_READ = "MEMBERS_READ"
     MEMBERS_MANAGE = "MEMBERS_MANAGE"
     AUDIT_READ = "AUDIT_READ"
+    NOTIFICATIONS_MANAGE = "NOTIFICATIONS_MANAGE"
 
 
-_VIEWER = frozenset({Permission.PROFILE_READ, Permission.SESSIONS_READ, Permission.TOOLS_READ, Permission.MEMBERS_READ})
+_VIEWER = frozenset(
+    {
+        Permission.PROFILE_READ,
+        Permission.SESSIONS_READ,
+        Permission.TOOLS_READ,
+        Permission.MEMBERS_READ,
+        Permission.NOTIFICATIONS_MANAGE,
+    }
+)
 _MEMBER = _VIEWER | {
     Permission.SESSIONS_WRITE,
     Permission.SESSIONS_SHARE,

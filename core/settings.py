@@ -6,7 +6,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from core.errors import BadInput
@@ -103,6 +103,20 @@ class Settings(BaseSettings):
     openai_api_key: SecretStr | None = Field(None, description="Key for OpenAI-compatible models.")
     claude_cli_path: Path | None = Field(None, description="Claude Code program to run instead of the bundled one.")
 
+    smtp_url: SecretStr | None = Field(
+        None,
+        description="Mail server: smtp://user:password@host:587 (STARTTLS), or smtps://… (TLS at once); "
+        "without one no mail is sent.",
+    )
+    smtp_from: str | None = Field(
+        None, validate_default=True, description="Whom mail comes from: Quarterdeck <quarterdeck@example.com>."
+    )
+    digest_minutes: int = Field(60, ge=1, le=10_080, description="Longest time a notification waits for its digest.")
+    handoff_hours: int = Field(72, ge=1, le=8760, description="Hours an offered handoff waits before it expires.")
+    handoff_undo_minutes: int = Field(
+        10, ge=0, le=10_080, description="Minutes in which a handoff that was accepted can be undone."
+    )
+
     @field_validator("bus_url")
     @classmethod
     def _known_bus(cls, url: SecretStr) -> SecretStr:
@@ -117,6 +131,20 @@ class Settings(BaseSettings):
         if url is not None and url.get_secret_value().partition("://")[0] not in ("postgres", "postgresql"):
             raise ValueError("is a PostgreSQL URL: postgresql://user:password@host:5432/name")
         return url
+
+    @field_validator("smtp_url")
+    @classmethod
+    def _known_mail_server(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and url.get_secret_value().partition("://")[0] not in ("smtp", "smtps"):
+            raise ValueError("is the URL of a mail server: smtp://user:password@host:587, or smtps://…")
+        return url
+
+    @field_validator("smtp_from")
+    @classmethod
+    def _sender_with_a_mail_server(cls, sender: str | None, info: ValidationInfo) -> str | None:
+        if sender is None and info.data.get("smtp_url") is not None:
+            raise ValueError("is needed with QUARTERDECK_SMTP_URL: Quarterdeck <quarterdeck@example.com>")
+        return sender
 
     @cached_property
     def data(self) -> Path:

@@ -92,6 +92,8 @@ class User(Model):
     password_hash = fields.TextField(null=True)
     deactivated_at = fields.DatetimeField(null=True)
     last_seen_at = fields.DatetimeField(null=True)
+    successor: Any = fields.ForeignKeyField("models.User", related_name=False, null=True, on_delete=fields.SET_NULL)
+    """Who gets their sessions when they are deactivated."""
     created_at = fields.DatetimeField(auto_now_add=True)
 
     class Meta:

@@ -279,6 +279,8 @@ class Approval(Model):
     status = fields.CharEnumField(ApprovalStatus, max_length=20, default=ApprovalStatus.PENDING)
     reason = fields.TextField(null=True)
     """Why a decision is asked for."""
+    assigned_to: Any = fields.ForeignKeyField("models.User", related_name=False, null=True, on_delete=fields.SET_NULL)
+    """Whose it is to decide: the session's owner. Others who may write in the session can, too."""
     decided_by: Any = fields.ForeignKeyField("models.User", related_name=False, null=True, on_delete=fields.RESTRICT)
     decided_at = fields.DatetimeField(null=True)
     note = fields.TextField(null=True)

@@ -17,10 +17,12 @@ from schema.annotations import AnnotationQuery
 from schema.audit import AuditQuery
 from schema.environment import EnvironmentMutation, EnvironmentQuery
 from schema.fields import enum_type, read
+from schema.handoffs import HandoffMutation
 from schema.identity import IdentityQuery
 from schema.identity_writes import IdentityMutation
 from schema.mcp_servers import McpServerMutation, McpServerQuery
 from schema.node import NodeQuery
+from schema.notifications import NotificationMutation, NotificationSubscription
 from schema.scalars import SCALARS
 from schema.scores import ScoreMutation, ScoreQuery
 from schema.session_writes import SessionLiveQuery, SessionMutation, SessionSubscription
@@ -51,10 +53,12 @@ MUTATIONS: Sequence[type] = (
     ScoreMutation,
     SharingMutation,
     SharingPolicyMutation,
+    HandoffMutation,
+    NotificationMutation,
     McpServerMutation,
     EnvironmentMutation,
 )
-SUBSCRIPTIONS: Sequence[type] = (SessionSubscription,)
+SUBSCRIPTIONS: Sequence[type] = (SessionSubscription, NotificationSubscription)
 
 enum_type(
     ErrorCode,

@@ -26,6 +26,17 @@ from schema.fields import (
     object_type,
     query,
 )
+from schema.handoffs import Handoff, HandoffFilter, handoffs
+from schema.notifications import (
+    Notification,
+    NotificationFilter,
+    NotificationPreference,
+    inbox,
+    notifications_cursor,
+    preferences,
+    unread_count,
+)
+from schema.scalars import Cursor
 
 if TYPE_CHECKING:
     from schema.sharing_policy import SharingPolicy
@@ -59,6 +70,7 @@ Permission = enum_type(
         "MEMBERS_READ": "Read who is in the organisation and its teams.",
         "MEMBERS_MANAGE": "Add and change users, service accounts and teams, and the tokens of service accounts.",
         "AUDIT_READ": "Read the audit log.",
+        "NOTIFICATIONS_MANAGE": "Read one's own notifications, mark them as read, and say how one wants to be told.",
     },
 )
 
@@ -118,6 +130,10 @@ class User(Node):
     last_seen_at: datetime | None = column("When they last used the API, to about a minute; null for never.")
     deactivated_at: datetime | None = column("Since when they may not sign in; null for active users.")
 
+    @nested(reads.user_in("successor_id"))
+    def successor(self) -> User | None:
+        """Who gets their sessions should they be deactivated; null where nobody is named."""
+
     @nested(reads.teams_of_users)
     def teams(self, first: First = None, after: After = None) -> Connection[Team]:
         """The teams they are in."""
@@ -171,6 +187,37 @@ class Viewer:
     def permissions(root: Any) -> list[Permission]:
         assert isinstance(root, Actor)
         return sorted(root.permissions)
+
+    @nested(inbox)
+    def notifications(
+        self,
+        first: First = None,
+        after: After = None,
+        filter: Annotated[NotificationFilter | None, strawberry.argument(description="Which ones.")] = None,
+    ) -> Connection[Notification]:
+        """What you were told, the latest first."""
+
+    @nested(unread_count)
+    def unread_notification_count(self) -> int:
+        """How many of your notifications are unread."""
+
+    @nested(notifications_cursor)
+    def notifications_cursor(self) -> Cursor:
+        """The place to follow your inbox from: read this, then the list, then the subscription `notifications(after:)`,
+        and you miss nothing."""
+
+    @nested(preferences)
+    def notification_preferences(self) -> list[NotificationPreference]:
+        """How you want to be told, of every kind."""
+
+    @nested(handoffs)
+    def handoffs(
+        self,
+        first: First = None,
+        after: After = None,
+        filter: Annotated[HandoffFilter | None, strawberry.argument(description="Which ones.")] = None,
+    ) -> Connection[Handoff]:
+        """Sessions that were offered to you, or by you, the latest first."""
 
 
 @input_type

@@ -97,6 +97,23 @@ class UpdateUserInput:
         default=None,
         description="false signs them out everywhere and revokes their tokens for good; true lets them sign in again.",
     )
+    successor_id: strawberry.ID | None = strawberry.field(
+        default=None,
+        description="With `active: false`: who gets their sessions. Left out, the successor that was named before; "
+        "where there is none, the sessions stay, and admins can hand them off.",
+    )
+
+
+@input_type
+class SetSuccessorInput:
+    """Who is to get somebody's sessions."""
+
+    user_id: strawberry.ID | None = strawberry.field(
+        default=None, description="Whose sessions, for admins; left out for your own."
+    )
+    successor_id: strawberry.ID | None = strawberry.field(
+        default=None, description="Who gets them should that user be deactivated; left out for nobody."
+    )
 
 
 @input_type
@@ -211,6 +228,20 @@ class IdentityMutation:
             name=input.name,
             role=input.role,
             active=input.active,
+            successor_id=decode("usr", input.successor_id, field="successorId") if input.successor_id else None,
+        )
+        return UserPayload(user=row)
+
+    @mutation(permissions.Permission.SESSIONS_WRITE)
+    async def set_successor(info: Info, input: SetSuccessorInput) -> UserPayload:
+        """Name who gets your sessions, or, as an admin, another's, when the account is deactivated."""
+        actor = info.context.actor
+        user_id = decode("usr", input.user_id, field="userId") if input.user_id else actor.user_id
+        assert user_id is not None
+        row = await accounts.set_successor(
+            actor,
+            user_id,
+            decode("usr", input.successor_id, field="successorId") if input.successor_id else None,
         )
         return UserPayload(user=row)
 

@@ -16,6 +16,7 @@ from models import sessions as models
 from resolvers import annotations as annotation_reads
 from resolvers import sessions as reads
 from resolvers import sharing as sharing_reads
+from resolvers.handoffs import open_handoff_of
 from resolvers.identity import user_in
 from schema.annotation_filters import AnnotationsFilter
 from schema.connections import After, Connection, First
@@ -39,11 +40,13 @@ from subscriptions.sessions import event_cursor
 
 if TYPE_CHECKING:
     from schema.annotations import AnnotationThread
+    from schema.handoffs import Handoff
     from schema.identity import User
     from schema.mcp_servers import McpServer
     from schema.scores import Score
 
 LazyUser = Annotated["User", strawberry.lazy("schema.identity")]
+LazyHandoff = Annotated["Handoff", strawberry.lazy("schema.handoffs")]
 LazyMcpServer = Annotated["McpServer", strawberry.lazy("schema.mcp_servers")]
 LazyAnnotation = Annotated["AnnotationThread", strawberry.lazy("schema.annotations")]
 LazyScore = Annotated["Score", strawberry.lazy("schema.scores")]
@@ -230,6 +233,10 @@ class Approval(Node):
     created_at: datetime = column("When the decision was asked for.")
     expires_at: datetime = column("When it counts as refused.")
     decided_at: datetime | None = column("When it was decided.")
+
+    @nested(user_in("assigned_to_id"), common=Permission.MEMBERS_READ)
+    def assigned_to(self) -> LazyUser | None:
+        """Whose it is to decide: the session's owner. Others who may write in the session can decide it, too."""
 
     @nested(user_in("decided_by_id"), common=Permission.MEMBERS_READ)
     def decided_by(self) -> LazyUser | None:
@@ -428,6 +435,10 @@ class Session(Node):
     @nested(user_in("creator_id"), common=Permission.MEMBERS_READ)
     def creator(self) -> LazyUser:
         """Who made it."""
+
+    @nested(open_handoff_of)
+    def open_handoff(self) -> LazyHandoff | None:
+        """The offer to take it over that waits for an answer; null where there is none."""
 
     @nested(reads.fork_source_of)
     def forked_from(self) -> Session | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 from uuid import UUID
 
@@ -13,6 +13,7 @@ from core.settings import Settings
 from integrations.agents.base import McpServerSpec, Runtime
 from integrations.durable.base import RunQueue
 from integrations.mcp.base import McpInspection
+from integrations.notify.base import Notifier
 
 
 class InspectServer(Protocol):
@@ -36,6 +37,8 @@ class Parts:
     inspect_server: InspectServer
     executor_id: str
     """This process's name in `runs.executor`."""
+    notifiers: Mapping[str, Notifier] = field(default_factory=dict)
+    """By their names, those that are configured."""
 
 
 _installed: Parts | None = None

@@ -26,6 +26,7 @@ from models.notifications import NotificationKind
 from models.sessions import Session, SessionRow
 from models.sharing import AccessLevel
 from services import audit
+from services.notifications import telling
 from services.parts import parts
 from services.sharing.access import level_in
 
@@ -51,7 +52,8 @@ class Work:
         self._changes: list[str] = []
         self._extra_entries: list[audit.Entry] = []
         self._after: list[Callable[[], Awaitable[None]]] = []
-        self._notices: list[tuple[NotificationKind, list[UUID], str, str, tuple[str, UUID] | None]] = []
+        self._notices: list[telling.Notice] = []
+        self._told = telling.Told()
 
     # -- what the write is about
 
@@ -82,7 +84,7 @@ class Work:
     ) -> None:
         """Tell people, in this transaction: `title` is one line, `subject` the (type, id) it is about. Whoever acts is
         not told of it, nor is anybody who may not see the session that this write is about."""
-        self._notices.append((kind, list(user_ids), title, body, subject))
+        self._notices.append(telling.Notice(kind, list(user_ids), title, body, subject))
 
     # -- sessions
 
@@ -211,6 +213,9 @@ class Work:
                 "INSERT INTO session_changes (organization_id, session_id, kind, at) VALUES ($1, $2, $3, $4)",
                 [(self.session["organization_id"], self.session["id"], kind, self.at) for kind in self._changes],
             )
+        if self._notices:
+            session_id = self.session["id"] if self.session is not None else None
+            self._told = await telling.tell(self.tx, self.actor, session_id, self._notices, self.at)
         if self.entry.action:
             await audit.record(self.tx, self.entry, *self._extra_entries)
         elif self._extra_entries:
@@ -226,6 +231,7 @@ class Work:
                 await bus.publish(organization_channel(self.session["organization_id"]), {"changed": True})
         if self.entry.action or self._extra_entries:
             await audit.announce()
+        await telling.announce(self._told)
         for call in self._after:
             await call()
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from core import db
 from core.errors import BadInput, Conflict, Forbidden, NotFound
-from core.ids import new_id
+from core.ids import encode, new_id
 from core.permissions import Actor, Permission, Role, at_least, permissions_of
 from models.base import Query
 from models.identity import ConnectionKind, OrganizationRow, User, UserKind, UserRow
@@ -17,10 +17,11 @@ from services.identity.actors import system_actor
 from services.identity.checks import check_email, check_name, check_slug, slug_of
 from services.identity.proving import Candidate, prove
 from services.identity.revocations import tell_changed
+from services.identity.succession import check_successor, succeed
 from services.runs.endings import interrupt_runs_of
 from services.work import Work, write
 
-_COLUMNS = "id, organization_id, kind, name, email, role, deactivated_at, last_seen_at, created_at"
+_COLUMNS = "id, organization_id, kind, name, email, role, deactivated_at, last_seen_at, successor_id, created_at"
 """All but the password's hash, which leaves this package with no row."""
 
 
@@ -92,15 +93,26 @@ async def create_service_account(
 
 
 async def update_user(
-    actor: Actor, user_id: UUID, *, name: str | None = None, role: Role | None = None, active: bool | None = None
+    actor: Actor,
+    user_id: UUID,
+    *,
+    name: str | None = None,
+    role: Role | None = None,
+    active: bool | None = None,
+    successor_id: UUID | None = None,
 ) -> UserRow:
     """Rename, change the role of, deactivate or reactivate a user; None leaves a thing as it is.
 
     Who is deactivated is signed out everywhere for good: web sessions, access tokens and sign-in links are revoked.
-    What runs for somebody who is deactivated, or may write no more, is interrupted.
+    What runs for somebody who is deactivated, or may write no more, is interrupted. Their living sessions go to
+    `successor_id`, or else to the successor that was named before (services/identity/succession.py).
     Raises BadInput, Forbidden, NotFound, and Conflict where the organisation would be left without an owner.
     """
     name = None if name is None else check_name(name)
+    if successor_id is not None and active is not False:
+        raise BadInput(
+            "A successor is given with `active: false`; setSuccessor names one beforehand.", field="successorId"
+        )
     async with write(actor, "user.update") as work:
         actor.require(Permission.MEMBERS_MANAGE)
         # Two owners who demote each other at once must not both succeed.
@@ -129,10 +141,30 @@ async def update_user(
         assert row is not None
         if was_active and not is_active:
             await _revoke_all(work, user_id)
+            await succeed(work, before, successor_id)
         work.changed(before=_public(before), after=_public(row))
         work.after_commit(lambda: tell_changed(user_id))
         if not is_active or Permission.SESSIONS_WRITE not in permissions_of(new_role):
             work.after_commit(lambda: interrupt_runs_of(actor, user_id))
+    return row
+
+
+async def set_successor(actor: Actor, user_id: UUID, successor_id: UUID | None) -> UserRow:
+    """Name, or with None no longer name, who gets a user's sessions should they be deactivated: one's own, or, for
+    admins, another's. Raises BadInput, Forbidden, NotFound."""
+    async with write(actor, "user.set_successor") as work:
+        actor.require(Permission.SESSIONS_WRITE if actor.user_id == user_id else Permission.MEMBERS_MANAGE)
+        # As deactivation does: two user rows are held in turn.
+        await work.tx.execute("SELECT 1 FROM organizations WHERE id = $1 FOR NO KEY UPDATE", actor.organization_id)
+        before = await lock_user(work, user_id)
+        check_may_change(actor, before)
+        if successor_id is not None:
+            await check_successor(work, user_id, successor_id)
+        row = await work.tx.fetchrow(
+            f"UPDATE users SET successor_id = $2 WHERE id = $1 RETURNING {_COLUMNS}", user_id, successor_id, row=UserRow
+        )
+        assert row is not None
+        work.changed(before=_successor(before), after=_successor(row))
     return row
 
 
@@ -255,6 +287,10 @@ def _check_may_give(actor: Actor, role: Role) -> None:
         raise Forbidden(
             f"You are {actor.role.value} and cannot give the role {role.value}; ask an owner.", field="role"
         )
+
+
+def _successor(row: UserRow) -> dict[str, Any]:
+    return {"successorId": encode("usr", row["successor_id"]) if row["successor_id"] else None}
 
 
 def _public(row: UserRow) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from core.errors import IllegalTransition, NotFound
 from core.ids import encode
 from core.permissions import Actor
 from models.base import Query
+from models.notifications import NotificationKind
 from models.sessions import RunRow, RunStatus, in_visible_session
 from services import activity, audit
 from services.identity.actors import system_actor
@@ -20,6 +22,9 @@ from services.sessions.transitions import follow_runs
 from services.work import Work, write
 
 logger = logging.getLogger(__name__)
+
+LONG_RUN = timedelta(seconds=30)
+"""From the message to the end. People who waited longer for a run that went well are told of it."""
 
 INTERRUPTS = "interrupts"
 """Bus channel: ids of runs that somebody wants to stop."""
@@ -127,8 +132,27 @@ async def end_run(
         work.emit("RUN_ERROR", data | {"code": error_code, "message": error_message}, run_id=run["id"])
     await follow_runs(work, failed=status is RunStatus.FAILED)
     work.session_changed("UPDATED")
+    _tell_starter(work, run, status, error_code, error_message)
     session_id = run["session_id"]
     work.after_commit(lambda: enqueue_next(session_id))
+
+
+def _tell_starter(work: Work, run: RunRow, status: RunStatus, code: str | None, message: str | None) -> None:
+    """Whoever sent the message is told of a run that broke, and of one that took so long that they look elsewhere.
+
+    Whoever stops a run knows that it has ended, so nobody is told of that.
+    """
+    broke = code is not None or status is RunStatus.FAILED
+    long = status is RunStatus.FINISHED and work.at - run["queued_at"] > LONG_RUN
+    if work.session is None or not (broke or long):
+        return
+    work.notify(
+        NotificationKind.RUN_FINISHED,
+        [run["started_by_id"]],
+        f"Run {run['number']} {'failed' if broke else 'is done'} in “{work.session['title']}”",
+        body=(message or "") if broke else "",
+        subject=("Run", run["id"]),
+    )
 
 
 async def _interrupt(work: Work, run: RunRow, reason: str) -> None:

@@ -29,6 +29,7 @@ from integrations.agents.base import (
 )
 from integrations.durable.base import Job
 from models.sessions import RunRow, RunStatus, SessionRow, SessionStatus
+from services.handoffs import expire_handoffs
 from services.identity.actors import system_actor
 from services.parts import parts
 from services.runs.configuration import runtime_config
@@ -163,6 +164,7 @@ class RunExecutor:
                 await self._sweep_queue(await unfinished_jobs())
                 await expire_approvals()
                 await expire_grants()
+                await expire_handoffs()
             except Exception:
                 logger.exception("The sweep failed; the next one comes in %s seconds.", SWEEP_SECONDS)
 

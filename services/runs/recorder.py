@@ -7,10 +7,11 @@ finds another executor in the row, and must not touch the run any more.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import orjson
@@ -31,6 +32,7 @@ from integrations.agents.base import (
     Usage,
     Verdict,
 )
+from models.notifications import NotificationKind
 from models.sessions import MessageStatus, PermissionMode, RunRow, RunStatus, SessionRow, ToolStatus
 from services import activity, audit
 from services.parts import parts
@@ -338,8 +340,8 @@ class Recorder:
         )
         await work.tx.execute(
             "INSERT INTO approvals (id, organization_id, session_id, run_id, tool_execution_id, seq, status, reason, "
-            "created_at, expires_at) "
-            "VALUES ($1, $2, $3, $4, $5, $6, 'PENDING', $7, $8, $9)",
+            "created_at, expires_at, assigned_to_id) "
+            "VALUES ($1, $2, $3, $4, $5, $6, 'PENDING', $7, $8, $9, $10)",
             approval_id,
             self._run["organization_id"],
             self._run["session_id"],
@@ -349,6 +351,7 @@ class Recorder:
             decision.reason,
             work.at,
             expires_at,
+            _held(work)["owner_id"],
         )
 
     def _refused(self, work: Work, tool_id: UUID, call_id: str, tool: str, reason: str) -> None:
@@ -357,7 +360,10 @@ class Recorder:
     async def _wait(self, work: Work) -> None:
         run_id, session_id = self._run["id"], self._run["session_id"]
         pending = await work.tx.fetch(
-            "SELECT id FROM approvals WHERE run_id = $1 AND status = 'PENDING' ORDER BY seq", run_id
+            "SELECT approvals.id, approvals.assigned_to_id, tool_executions.tool FROM approvals "
+            "JOIN tool_executions ON tool_executions.id = approvals.tool_execution_id "
+            "WHERE approvals.run_id = $1 AND approvals.status = 'PENDING' ORDER BY approvals.seq",
+            run_id,
         )
         await work.tx.execute("UPDATE runs SET status = 'WAITING', executor = NULL WHERE id = $1", run_id)
         work.emit(
@@ -376,7 +382,19 @@ class Recorder:
             await requeue(work, run)
         else:
             await follow_runs(work)
+            self._ask_people(work, pending)
         work.session_changed("UPDATED")
+
+    def _ask_people(self, work: Work, pending: Sequence[Any]) -> None:
+        """Tell those who are to decide, and whoever waits for the answer."""
+        deciders = [row["assigned_to_id"] for row in pending if row["assigned_to_id"] is not None]
+        tools = ", ".join(dict.fromkeys(row["tool"] for row in pending))
+        work.notify(
+            NotificationKind.APPROVAL_WANTED,
+            [*deciders, self._run["started_by_id"]],
+            f"A decision is wanted on {tools} in “{_held(work)['title']}”",
+            subject=("Approval", pending[0]["id"]),
+        )
 
     async def _keep(self, work: Work, state: RuntimeState | None, usage: Usage) -> None:
         if state is not None:
@@ -448,6 +466,11 @@ def record_refusal(work: Work, run: RunRow, tool_id: UUID, call_id: str, tool: s
     entry.target_kind, entry.target_id, entry.target_name = "ToolExecution", tool_id, tool
     entry.session_id, entry.outcome, entry.error_message = run["session_id"], audit.AuditOutcome.REFUSED, reason
     work.also(entry)
+
+
+def _held(work: Work) -> SessionRow:
+    assert work.session is not None
+    return work.session
 
 
 def _kept(call: ToolCall) -> ToolCall:

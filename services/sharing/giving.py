@@ -39,9 +39,11 @@ async def give(
     users: Sequence[UUID] = (),
     teams: Sequence[UUID] = (),
     via_link: UUID | None = None,
+    notify: bool = True,
 ) -> list[GrantRow]:
     """Access for these users and teams, who are known to be there; `names` has what they are called. Who has a grant
-    already gets the new terms. Raises LimitExceeded over the most that a session may have."""
+    already gets the new terms. They are notified unless the caller tells them more than that. Raises LimitExceeded
+    over the most that a session may have."""
     known = await _known(work, session, users, teams)
     added = [("user_id", id_) for id_ in users if id_ not in known] + [
         ("team_id", id_) for id_ in teams if id_ not in known
@@ -80,7 +82,7 @@ async def give(
             kept.append(grant)
         else:
             told.append(await change(work, grant, names[_grantee(grant)], terms, via_link=via_link))
-    await affects(work, session, told, notify=True)
+    await affects(work, session, told, notify=notify)
     return [*told, *kept]
 
 

@@ -123,6 +123,33 @@ async def a_full_house(name: str = "Acme", *, sessions: int = 12, messages: int 
         """,
         organization,
     )
+    await db.execute(
+        """
+        INSERT INTO handoffs (id, organization_id, session_id, session_title, giver_id, receiver_id, offered_by_id,
+            note, reply, keep_access, status, created_at, expires_at, ended_at)
+        SELECT gen_random_uuid(), organization_id, id, title, owner_id, ($2::uuid[])[1 + number % 4], owner_id,
+            'Please', CASE WHEN number % 3 = 0 THEN 'No' END, number % 2 = 0,
+            (ARRAY['OFFERED', 'ACCEPTED', 'DECLINED'])[1 + number % 3], now(), now() + interval '1 day',
+            CASE WHEN number % 3 > 0 THEN now() END
+        FROM (SELECT sessions.*, row_number() OVER (ORDER BY title) AS number FROM sessions WHERE organization_id = $1)
+            AS numbered
+        """,
+        organization,
+        users,
+    )
+    await db.execute(
+        """
+        INSERT INTO notifications (id, organization_id, user_id, kind, session_id, subject_kind, subject_id, actor_kind,
+            actor_id, title, body, in_app, created_at, read_at)
+        SELECT gen_random_uuid(), organization_id, ($2::uuid[])[1 + n], 'RUN_FINISHED', session_id,
+            (ARRAY['Run', 'Session', 'Nothing'])[number], CASE number WHEN 1 THEN id WHEN 2 THEN session_id END,
+            'AGENT', CASE WHEN number < 3 THEN started_by_id END, 'Run ' || number, '', n < 3, now(),
+            CASE WHEN number = 2 THEN now() END
+        FROM runs, generate_series(0, 3) AS n WHERE organization_id = $1
+        """,
+        organization,
+        users,
+    )
     return house
 
 

@@ -53,7 +53,13 @@ SEED = int(os.environ.get("QUARTERDECK_TEST_SEED", "1"))
 ROLES = [Role.OWNER, Role.ADMIN, Role.ADMIN, Role.MEMBER, Role.VIEWER]
 # Reading these changes what the next reading gives.
 CHANGING = frozenset(
-    {"Query.auditEvents", "Query.verifyAuditLog", "Query.sessionAccessReport", "WorkspaceFile.downloadUrl"}
+    {
+        "Query.auditEvents",
+        "Query.verifyAuditLog",
+        "Query.sessionAccessReport",
+        "WorkspaceFile.downloadUrl",
+        "Viewer.notificationsCursor",
+    }
 )
 OFTEN = frozenset(
     {"viewer", "node", "users", "session", "sessions", "nodes", "edges", "messages", "runs", "toolExecutions", "owner"}
@@ -65,6 +71,8 @@ WRITTEN = [
     "{ a: viewer { user { id } } b: viewer { user { id name teams(first: 2) { nodes { name } } } } }",
     "{ sessions(first: 3) { ...A nodes { id } } } fragment A on SessionConnection { nodes { title } edges { cursor } }",
     "{ __typename viewer { __typename } }",
+    "{ viewer { notifications { nodes { subject { id __typename ... on Run { number } } session { id } } } } }",
+    "{ viewer { a: unreadNotificationCount notificationPreferences { kind } handoffs { nodes { giver { id } } } } }",
     "query ($n: [ID!]!) { sessions(filter: {ownerId: $n}) { totalCount } }",
     "query ($f: SessionFilter = {status: [ACTIVE]}) { sessions(filter: $f) { nodes { status } } }",
     'query ($t: String) { sessions(filter: {titleContains: $t, labels: {name: "team", value: "x"}}) { totalCount } }',
@@ -118,7 +126,7 @@ async def ids() -> dict[str, list[str]]:
     tables = {
         "ses": "sessions", "msg": "messages", "run": "runs", "tex": "tool_executions", "apr": "approvals",
         "usr": "users", "org": "organizations", "ant": "annotation_threads", "com": "annotation_comments",
-        "sco": "scores", "gra": "grants", "lnk": "share_links",
+        "sco": "scores", "gra": "grants", "lnk": "share_links", "ntf": "notifications", "hof": "handoffs",
     }  # fmt: skip
     return {
         prefix: [encode(prefix, row["id"]) for row in await db.fetch(f"SELECT id FROM {table} ORDER BY id LIMIT 20")]

@@ -30,6 +30,7 @@ REACHED_THROUGH_OTHERS = {
     "AnnotationRevision": "through its comment",
     "AnnotationReaction": "through its comment",
     "AnnotationMention": "by the throttle of mentions only",
+    "NotificationDelivery": "by the worker only",
     "IdempotencyKey": "by its actor's writes only",
     "Document": "of the installation: by its id, to execute it",
     "DocumentRelease": "of the installation: by operators only",
