@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -19,6 +21,7 @@ from urllib.request import urlopen
 ROOT = Path(__file__).parents[1]
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
+QUIET_SECONDS, MOST_QUIET_SECONDS, LOOK_SECONDS = 0.25, 20.0, 0.05
 _TICKS = os.sysconf("SC_CLK_TCK")
 _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
@@ -75,6 +78,11 @@ def started(
                 process.wait()
 
 
+def product(*arguments: str) -> list[str]:
+    """A command of the product, as it is but for one thing: it can be told to collect its garbage (`rested`)."""
+    return python("bench.resting", "app.cli", *arguments)
+
+
 def python(*arguments: str) -> list[str]:
     """A command of this interpreter."""
     return [sys.executable, "-m", *arguments]
@@ -99,6 +107,38 @@ def resident_bytes(pid: int) -> int:
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
     raise ProcessLookupError(pid)
+
+
+async def quiet(pid: int) -> float:
+    """Wait until a process has had nothing to do for a while; the moment (perf_counter) since when."""
+    began = since = time.perf_counter()
+    cpu = cpu_seconds(pid)
+    while since + QUIET_SECONDS > (now := time.perf_counter()) and now < began + MOST_QUIET_SECONDS:
+        await asyncio.sleep(LOOK_SECONDS)
+        # One tick more is what any process has now and then.
+        if (found := cpu_seconds(pid)) - cpu > 1.5 / _TICKS:
+            since = time.perf_counter()
+        cpu = found
+    return since
+
+
+async def rested(pid: int) -> None:
+    """Have a server collect its garbage, and wait until it has nothing to do: what it holds now, it needs."""
+    await quiet(pid)
+    os.kill(pid, signal.SIGUSR2)
+    await quiet(pid)
+
+
+def allow_open_files(wanted: int) -> int:
+    """Let this process and its children have so many files, and so sockets, open, or as many as the system allows.
+
+    Returns how many that is.
+    """
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+    if now != resource.RLIM_INFINITY and now < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, most))
+    return allowed
 
 
 def database_pid(data_folder: Path) -> int:
