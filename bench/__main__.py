@@ -85,8 +85,9 @@ async def _run(options: argparse.Namespace) -> Report:
             gc.disable()  # a pause of the client is not a latency of the server
             sizes = [size for size in options.subscribers if size + SPARE_FILES <= files]
             if left_out := sorted(set(options.subscribers) - set(sizes)):
+                names = ", ".join(f"{size:,}" for size in left_out)
                 parts.report.notes.append(
-                    f"Left out: {', '.join(map(str, left_out))} subscribers. A process may have {files:,} files open here."
+                    f"Left out: {names} subscribers. A process may have {files:,} files open here."
                 )
             await parts.run(options.only, sizes)
             return parts.report

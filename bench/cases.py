@@ -1,4 +1,4 @@
-"""What is asked: in the product's documents, in plain JSON for the bare application, in PostGraphile's own documents."""
+"""What is asked: in the product's documents, as plain JSON of the bare application, in PostGraphile's documents."""
 
 from __future__ import annotations
 

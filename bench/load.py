@@ -178,7 +178,9 @@ async def asking(port: int, connections: int) -> AsyncIterator[Callable[[bytes],
     It raises WrongAnswer, and TimeoutError where no answer comes.
     """
     loop = asyncio.get_running_loop()
-    opened = [protocol for _, protocol in [await loop.create_connection(_Kept, "127.0.0.1", port) for _ in range(connections)]]
+    opened = [
+        protocol for _, protocol in [await loop.create_connection(_Kept, "127.0.0.1", port) for _ in range(connections)]
+    ]
     free: asyncio.LifoQueue[_Kept] = asyncio.LifoQueue()
     for connection in opened:
         free.put_nowait(connection)

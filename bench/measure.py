@@ -15,6 +15,7 @@ from bench.cases import Case, Speaks
 from bench.load import Measured, ask_once, burst
 from bench.peers.postgraphile import meaning
 from bench.processes import Running, cpu_seconds, cpu_seconds_of_tree
+from bench.sockets import StreamFailed
 from bench.streams import Audience, Gathered, Streamed
 
 CONNECTIONS = 8
@@ -82,6 +83,8 @@ class StreamResult:
     gathered: list[Gathered] = field(default_factory=list)
     saturated: list[Streamed] = field(default_factory=list)
     paced: dict[float, list[Streamed]] = field(default_factory=dict)
+    problem: str | None = None
+    """Why there is nothing: its subscribers did not get what was sent."""
 
     @property
     def per_second(self) -> float:
@@ -136,9 +139,7 @@ def check_same(key: str, name: str, answers: list[Any], other_name: str, others:
     """Raises DifferentAnswer, with what differs."""
     for mine, other in zip(answers, others, strict=True):
         if mine != other:
-            raise DifferentAnswer(
-                f"{key}: {name} and {other_name} differ:\n{str(mine)[:600]}\n{str(other)[:600]}"
-            )
+            raise DifferentAnswer(f"{key}: {name} and {other_name} differ:\n{str(mine)[:600]}\n{str(other)[:600]}")
 
 
 def quantile(values: Sequence[float], share: float) -> float:
@@ -200,25 +201,40 @@ class Bench:
         rounds: int,
         paces: Sequence[float],
     ) -> list[StreamResult]:
-        """Events to so many subscribers. Raises StreamFailed."""
+        """Events to so many subscribers. Who fails is told by its result's `problem`, and asked nothing more."""
         results = {contestant.name: StreamResult(contestant.name) for contestant in contestants}
-        for contestant in contestants:
-            # What is made once for the first subscriber is not what each of them takes.
-            await audiences[contestant.name].gather(min(WARM_UP_SUBSCRIBERS, subscribers))
-            await audiences[contestant.name].leave()
-        for number in range(rounds):
+        for number in range(-1, rounds):
             for contestant in _rotated(contestants, number):
-                audience, pid, result = audiences[contestant.name], contestant.running.pid, results[contestant.name]
-                result.gathered.append(await audience.gather(subscribers))
-                server, database = cpu_seconds(pid), cpu_seconds_of_tree(self.database_pid)
-                saturated = await audience.saturate(2 * self.seconds)
-                saturated.server_cpu_seconds = cpu_seconds(pid) - server
-                saturated.database_cpu_seconds = cpu_seconds_of_tree(self.database_pid) - database
-                result.saturated.append(saturated)
-                for pace in paces:
-                    result.paced.setdefault(pace, []).append(await audience.pace(2 * self.seconds, pace))
-                await audience.leave()
+                audience, result = audiences[contestant.name], results[contestant.name]
+                if result.problem is None:
+                    try:
+                        if number < 0:
+                            # What is made once for the first subscriber is not what each of them takes.
+                            await audience.gather(min(WARM_UP_SUBSCRIBERS, subscribers))
+                        else:
+                            await self._stream_round(contestant, audience, subscribers, paces, result)
+                    except StreamFailed as failed:
+                        result.problem = str(failed)
+                    await audience.leave()
         return list(results.values())
+
+    async def _stream_round(
+        self,
+        contestant: Contestant,
+        audience: Audience,
+        subscribers: int,
+        paces: Sequence[float],
+        result: StreamResult,
+    ) -> None:
+        pid = contestant.running.pid
+        result.gathered.append(await audience.gather(subscribers))
+        server, database = cpu_seconds(pid), cpu_seconds_of_tree(self.database_pid)
+        saturated = await audience.saturate(2 * self.seconds)
+        saturated.server_cpu_seconds = cpu_seconds(pid) - server
+        saturated.database_cpu_seconds = cpu_seconds_of_tree(self.database_pid) - database
+        result.saturated.append(saturated)
+        for pace in paces:
+            result.paced.setdefault(pace, []).append(await audience.pace(2 * self.seconds, pace))
 
     async def _check_equal(self, contestants: Sequence[Contestant], case_of: dict[str, Case]) -> None:
         first, *others = contestants

@@ -1,4 +1,4 @@
-"""The parts of a bench: which servers are asked what. Each part starts its servers afresh, and ends them."""
+"""The parts of a bench: which servers are asked what."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from bench.processes import (
     resident_bytes,
     rested,
     started,
+    wait_for,
 )
 from bench.report import Documents, Report, Streams
 from bench.seed import Seeded
@@ -70,41 +71,62 @@ class Parts:
 
     async def run(self, parts: set[str], audiences: Sequence[int]) -> None:
         """Measure these parts, in their order."""
-        for part in PARTS:
-            if part in parts:
-                await getattr(self, f"_{part}")(*[audiences] * (part in ("streams", "separate")))
+        if parts & {"reads", "growth", "writes", "statements"}:
+            nodes = self._if_peers(YOGA, MERCURIUS, POSTGRAPHILE)
+            with self._servers(PRODUCT, LIMIT, *[STOCK] * ("reads" in parts), *nodes) as servers:
+                await self._requests(parts, servers)
+        elif "documents" in parts:
+            await self._documents()
+        if "streams" in parts:
+            await self._streams(audiences)
+        if "separate" in parts:
+            await self._separate(audiences)
+        if "work" in parts:
+            await self._work()
 
     # -- requests
 
-    async def _reads(self) -> None:
-        with self._servers(PRODUCT, LIMIT, STOCK, *self._if_peers(YOGA, MERCURIUS, POSTGRAPHILE)) as contestants:
-            for case in (cases.one_session(self.seeded), cases.nested(self.seeded), cases.flat(self.seeded)):
-                _say(f"Measuring {case.key}: {case.title} …")
-                results = await self.bench.compare({c.name: case for c in contestants}, contestants)
-                self.report.requests.append((case.key, case.title, results))
+    async def _requests(self, parts: set[str], servers: list[Contestant]) -> None:
+        lists = [server for server in servers if server.name != STOCK]
+        writers = [server for server in lists if server.name != POSTGRAPHILE]
+        if "reads" in parts:
+            await self._reads(servers)
+        if "growth" in parts:
+            await self._growth(lists)
+        if "documents" in parts:
+            await self._documents()
+        if "writes" in parts:
+            await self._writes(writers)
+        if "statements" in parts:
+            await self._statements(writers)
 
-    async def _writes(self) -> None:
-        with self._servers(PRODUCT, LIMIT, *self._if_peers(YOGA, MERCURIUS)) as contestants:
-            # No session is written to by two, so that each finds the same work before it.
-            case_of = {
-                contestant.name: cases.send(self.seeded, self.seeded.session_ids[number :: len(contestants)])
-                for number, contestant in enumerate(contestants)
-            }
-            case = case_of[PRODUCT]
+    async def _reads(self, contestants: list[Contestant]) -> None:
+        for case in (cases.one_session(self.seeded), cases.nested(self.seeded), cases.flat(self.seeded)):
             _say(f"Measuring {case.key}: {case.title} …")
-            self.report.requests.append((case.key, case.title, await self.bench.compare(case_of, contestants)))
+            results = await self.bench.compare({c.name: case for c in contestants}, contestants)
+            self.report.requests.append((case.key, case.title, results))
 
-    async def _growth(self) -> None:
-        with self._servers(PRODUCT, LIMIT, *self._if_peers(MERCURIUS, POSTGRAPHILE)) as contestants:
-            for sessions, messages in ROWS:
-                if sessions <= self.seeded.longest_page:
-                    case = cases.flat(self.seeded, sessions, messages)
-                    _say(f"Measuring {case.title} …")
-                    results = await self.bench.compare({c.name: case for c in contestants}, contestants)
-                    self.report.growth.append((sessions * messages, results))
+    async def _writes(self, contestants: list[Contestant]) -> None:
+        # No session is written to by two, so that each finds the same work before it.
+        case_of = {
+            contestant.name: cases.send(self.seeded, self.seeded.session_ids[number :: len(contestants)])
+            for number, contestant in enumerate(contestants)
+        }
+        case = case_of[PRODUCT]
+        _say(f"Measuring {case.key}: {case.title} …")
+        self.report.requests.append((case.key, case.title, await self.bench.compare(case_of, contestants)))
+
+    async def _growth(self, contestants: list[Contestant]) -> None:
+        for sessions, messages in ROWS:
+            if sessions <= self.seeded.longest_page:
+                case = cases.flat(self.seeded, sessions, messages)
+                _say(f"Measuring {case.title} …")
+                results = await self.bench.compare({c.name: case for c in contestants}, contestants)
+                self.report.growth.append((sessions * messages, results))
 
     async def _documents(self) -> None:
         small = len(self.seeded.session_ids) < SMALL_SESSIONS
+        # Fresh processes: what documents take shows only where nothing else was asked before.
         with self._servers(PRODUCT, *self._if_peers(YOGA, MERCURIUS, POSTGRAPHILE)) as contestants:
             self.report.documents = documents = Documents(await _memory(contestants))
             for number in DOCUMENTS_OF_SMALL if small else DOCUMENTS:
@@ -117,28 +139,26 @@ class Parts:
                 results = await self.bench.compare({c.name: case for c in contestants}, contestants)
                 documents.steps.append((number, results, await _memory(contestants)))
 
-    async def _statements(self) -> None:
+    async def _statements(self, contestants: list[Contestant]) -> None:
         _say("Counting statements …")
-        seeded = self.seeded
+        seeded, (ours, *others) = self.seeded, contestants
         long, short = seeded.long_session_ids, [i for i in seeded.session_ids if i not in set(seeded.long_session_ids)]
         messages = (cases.send(seeded, short), cases.send(seeded, long))
-        with self._servers(PRODUCT, LIMIT, *self._if_peers(YOGA, MERCURIUS)) as contestants:
-            ours, *others = contestants
-            asked = [
-                (ours, "Q1", cases.one_session(seeded), cases.one_session(seeded)),
-                (ours, "Q2: 5 sessions by 5 messages; 50 by 50", cases.nested(seeded, 5, 5), cases.nested(seeded, 50, 50)),
-                (ours, "Q3: 2 sessions by 10 messages; 10 by 100", cases.flat(seeded, 2, 10), cases.flat(seeded, 10, 100)),
-                (ours, "M1: a session of 30 messages; of 130", *messages),
-                *((other, f"M1 by {other.name}", *messages) for other in others),
-            ]
-            async with StatementLog(self.postgres.dsn, self.postgres.log) as log:
-                for contestant, what, *forms in asked:
-                    port = contestant.running.port
-                    small, large = [
-                        await log.count(port, cases.requests(case, self.bench.token, port, contestant.speaks))
-                        for case in forms
-                    ]
-                    self.report.statements.append((what, small, large))
+        asked = [
+            (ours, "Q1", cases.one_session(seeded), cases.one_session(seeded)),
+            (ours, "Q2: 5 sessions by 5 messages; 50 by 50", cases.nested(seeded, 5, 5), cases.nested(seeded, 50, 50)),
+            (ours, "Q3: 2 sessions by 10 messages; 10 by 100", cases.flat(seeded, 2, 10), cases.flat(seeded, 10, 100)),
+            (ours, "M1: a session of 30 messages; of 130", *messages),
+            *((other, f"M1 by {other.name}", *messages) for other in others),
+        ]
+        async with StatementLog(self.postgres.dsn, self.postgres.log) as log:
+            for contestant, what, *forms in asked:
+                port = contestant.running.port
+                small, large = [
+                    await log.count(port, cases.requests(case, self.bench.token, port, contestant.speaks))
+                    for case in forms
+                ]
+                self.report.statements.append((what, small, large))
 
     # -- streams
 
@@ -147,17 +167,16 @@ class Parts:
         self.report.streams.append(streams)
         for size in sizes:
             rounds = self.bench.rounds if size == _main_size(sizes) else 1
-            await self._streamed(streams, "S1", size, rounds, sessions=1)
+            await self._streamed(streams, size, rounds, sessions=1)
 
     async def _separate(self, sizes: Sequence[int]) -> None:
-        if sizes:
-            streams = Streams("subscribers of one session each", SEPARATE_PACES)
-            self.report.streams.append(streams)
-            size = min(_main_size(sizes), len(self.seeded.session_ids))
-            await self._streamed(streams, "S2", size, self.bench.rounds, sessions=size)
+        streams = Streams("subscribers of one session each", SEPARATE_PACES)
+        self.report.streams.append(streams)
+        size = min(_main_size(sizes), len(self.seeded.session_ids))
+        await self._streamed(streams, size, self.bench.rounds, sessions=size)
 
-    async def _streamed(self, streams: Streams, key: str, size: int, rounds: int, *, sessions: int) -> None:
-        _say(f"Measuring {key}: {size:,} {streams.title} …")
+    async def _streamed(self, streams: Streams, size: int, rounds: int, *, sessions: int) -> None:
+        _say(f"Measuring {size:,} {streams.title} …")
         # Fresh processes: what a connection takes shows only where no memory lies about for other reasons.
         nodes = self._if_peers(GRAPHQL_WS, MERCURIUS_SOCKETS, GRAPHQL_WS + STORES_NOTHING)
         with self._servers(PRODUCT, LIMIT, *nodes) as contestants:
@@ -173,6 +192,11 @@ class Parts:
                 for contestant in contestants
             }
             results = await self.bench.stream(contestants, audiences, size, rounds=rounds, paces=streams.paces)
+            self.report.notes += [
+                f"{size:,} {streams.title}: {result.contestant} failed. {result.problem}"
+                for result in results
+                if result.problem is not None
+            ]
             streams.steps.append((size, results))
 
     # -- work
@@ -221,7 +245,10 @@ class Parts:
     def _servers(self, *names: str) -> Iterator[list[Contestant]]:
         """These servers, running, until the context is left."""
         with ExitStack() as stack:
-            yield [self._server(name, stack) for name in names]
+            servers = [self._server(name, stack) for name in names]
+            for server in servers:
+                wait_for(server.running)
+            yield servers
 
     def _server(self, name: str, stack: ExitStack) -> Contestant:
         port, dsn, speaks, more = free_port(), self.postgres.dsn, Speaks.GRAPHQL, node.ENVIRONMENT
@@ -235,7 +262,7 @@ class Parts:
             plain = name.removesuffix(STORES_NOTHING)
             command = node.command(_KINDS[plain], port, dsn, *["announce"] * (plain != name))
             speaks = Speaks.POSTGRAPHILE if name == POSTGRAPHILE else Speaks.GRAPHQL
-        running = started(name, command, self.environment | more, self.folder, port=port)
+        running = started(name, command, self.environment | more, self.folder, port)
         return Contestant(stack.enter_context(running), speaks)
 
 

@@ -21,7 +21,7 @@ from urllib.request import urlopen
 ROOT = Path(__file__).parents[1]
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
-QUIET_SECONDS, MOST_QUIET_SECONDS, LOOK_SECONDS = 0.25, 20.0, 0.05
+QUIET_SECONDS, MOST_QUIET_SECONDS, LOOK_SECONDS = 0.2, 20.0, 0.04
 _TICKS = os.sysconf("SC_CLK_TCK")
 _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
@@ -33,11 +33,16 @@ class NotStarted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A server of the bench."""
+    """A process of the bench, and where its output goes."""
 
     name: str
     port: int
-    pid: int
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
 
 
 def free_port() -> int:
@@ -49,9 +54,9 @@ def free_port() -> int:
 
 @contextmanager
 def started(
-    name: str, command: list[str], environment: dict[str, str], folder: Path, *, port: int | None = None
+    name: str, command: list[str], environment: dict[str, str], folder: Path, port: int = 0
 ) -> Iterator[Running]:
-    """A process, ready to answer where it has a port, and ended with everything it started when the context is left."""
+    """A process, ended with everything it started when the context is left."""
     log = folder / f"{name.replace(' ', '-')}.log"
     kept = {key: os.environ[key] for key in ("PATH", "HOME", "LANG") if key in os.environ}
     with log.open("wb") as output:
@@ -65,9 +70,7 @@ def started(
             preexec_fn=_end_with_parent,
         )
     try:
-        if port is not None:
-            _wait_for(name, process, port, log)
-        yield Running(name, port or 0, process.pid)
+        yield Running(name, port, process, log)
     finally:
         if process.poll() is None:
             process.terminate()
@@ -76,6 +79,19 @@ def started(
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+
+
+def wait_for(running: Running) -> None:
+    """Wait until a server answers. Raises NotStarted."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and running.process.poll() is None:
+        try:
+            with urlopen(f"http://127.0.0.1:{running.port}/readyz", timeout=2) as response:
+                if response.status == 200:
+                    return
+        except (URLError, OSError):
+            time.sleep(0.1)
+    raise NotStarted(f"{running.name} did not start:\n{running.log.read_text(errors='replace')[-2000:]}")
 
 
 def product(*arguments: str) -> list[str]:
@@ -171,15 +187,3 @@ def _children(pid: int) -> list[int]:
             if int(fields[1]) == pid:
                 found.append(int(folder.name))
     return found
-
-
-def _wait_for(name: str, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2) as response:
-                if response.status == 200:
-                    return
-        except (URLError, OSError):
-            time.sleep(0.1)
-    raise NotStarted(f"{name} did not start:\n{log.read_text(errors='replace')[-2000:]}")

@@ -123,22 +123,27 @@ def _streams(streams: Streams) -> str:
         "s to subscribe all",
     )
     rows = [
-        (
-            f"{size:,}" if result is results[0] else "",
-            result.contestant,
-            "—" if result is results[0] else f"**{stream_ratio(results[0], result):.2f}**",
-            _rate(result.per_second, result.client_bound),
-            f"{result.latency(0.5) * 1000:.0f} / {result.latency(0.99) * 1000:.0f}",
-            *(_paced(result, pace) for pace in streams.paces),
-            f"{result.server_cpu_each * 1e6:.1f}",
-            f"{result.database_cpu_each * 1e6:.1f}",
-            f"{result.bytes_per_connection / 1024:.1f}",
-            f"{result.subscribe_seconds:.2f}",
-        )
+        (f"{size:,}" if result is results[0] else "", result.contestant, *_streamed(results[0], result, streams.paces))
         for size, results in streams.steps
         for result in results
     ]
     return _table(head, rows)
+
+
+def _streamed(ours: StreamResult, result: StreamResult, paces: Sequence[float]) -> Row:
+    if result.problem is not None:
+        return ("", "failed", *[""] * (5 + len(paces)))
+    comparable = result is not ours and ours.problem is None
+    return (
+        f"**{stream_ratio(ours, result):.2f}**" if comparable else "—",
+        _rate(result.per_second, result.client_bound),
+        f"{result.latency(0.5) * 1000:.0f} / {result.latency(0.99) * 1000:.0f}",
+        *(_paced(result, pace) for pace in paces),
+        f"{result.server_cpu_each * 1e6:.1f}",
+        f"{result.database_cpu_each * 1e6:.1f}",
+        f"{result.bytes_per_connection / 1024:.1f}",
+        f"{result.subscribe_seconds:.2f}",
+    )
 
 
 def _paced(result: StreamResult, pace: float) -> str:
@@ -180,7 +185,6 @@ def _stream_numbers(results: list[StreamResult]) -> dict[str, dict[str, Any]]:
     return {
         result.contestant: {
             "perSecond": result.per_second,
-            "ratio": stream_ratio(results[0], result),
             "p50": result.latency(0.5),
             "p99": result.latency(0.99),
             "paced": {
@@ -198,6 +202,7 @@ def _stream_numbers(results: list[StreamResult]) -> dict[str, dict[str, Any]]:
             "subscribe": result.subscribe_seconds,
         }
         for result in results
+        if result.problem is None
     }
 
 

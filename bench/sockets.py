@@ -162,3 +162,4 @@ class Subscriber(asyncio.Protocol):
         self._arrivals.fail(problem)
         if not self.ready.done():
             self.ready.set_exception(StreamFailed(problem))
+            self.ready.exception()  # it is looked at: whoever waits for another one may have given up

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
 import time
 from array import array
 from collections.abc import Awaitable, Callable, Sequence
@@ -94,11 +95,7 @@ class Audience:
             self._sessions = await asyncio.gather(*(self._session(ask, id_) for id_ in self._session_ids[:count]))
         await rested(self._pid)
         memory, began = resident_bytes(self._pid), time.perf_counter()
-        at_once = asyncio.Semaphore(CONNECT_AT_ONCE)
-        async with asyncio.timeout(STUCK_SECONDS):
-            self._subscribers = await asyncio.gather(
-                *(self._subscribed(self._sessions[number % len(self._sessions)], at_once) for number in range(count))
-            )
+        await self._subscribe(count)
         # The protocol does not say when a subscription has begun. The server has nothing left to do then.
         subscribed = await quiet(self._pid)
         await self._send_once_to_each()
@@ -176,15 +173,29 @@ class Audience:
         seq = orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))[0]
         return _Session(id_, {"query": EVENTS, "variables": {"id": id_, "after": cursor}}, seq + 1)
 
-    async def _subscribed(self, session: _Session, at_once: asyncio.Semaphore) -> Subscriber:
-        async with at_once:
-            _, subscriber = await asyncio.get_running_loop().create_connection(
-                lambda: Subscriber(self._port, self._token, session.subscription, session.sent_at, self._arrivals),
-                "127.0.0.1",
-                self._port,
-            )
-            await subscriber.ready
-            return subscriber
+    async def _subscribe(self, count: int) -> None:
+        """Connect so many, some at once, and have them ask for their events."""
+        at_once = asyncio.Semaphore(CONNECT_AT_ONCE)
+
+        async def connect(subscriber: Subscriber) -> None:
+            async with at_once:
+                await asyncio.get_running_loop().create_connection(lambda: subscriber, "127.0.0.1", self._port)
+                await subscriber.ready
+
+        self._subscribers = [
+            Subscriber(self._port, self._token, session.subscription, session.sent_at, self._arrivals)
+            for session in itertools.islice(itertools.cycle(self._sessions), count)
+        ]
+        connecting = [asyncio.create_task(connect(subscriber)) for subscriber in self._subscribers]
+        try:
+            async with asyncio.timeout(STUCK_SECONDS):
+                await asyncio.gather(*connecting)
+        except (OSError, StreamFailed) as error:  # TimeoutError is an OSError
+            raise StreamFailed(f"Not all could subscribe: {error}") from None
+        finally:
+            for task in connecting:
+                task.cancel()
+            await asyncio.gather(*connecting, return_exceptions=True)
 
     def _send(self, ask: Ask, now: float) -> None:
         """Begin to send a message to the next session."""

@@ -34,7 +34,9 @@ def install() -> str:
     installed, wanted = HERE / "node_modules" / ".package-lock.json", HERE / "package-lock.json"
     if not installed.exists() or installed.stat().st_mtime < wanted.stat().st_mtime:
         npm = [_found("npm"), "ci", "--silent", "--no-audit", "--no-fund"]
-        done = subprocess.run(npm, cwd=HERE, env=os.environ | {"PATH": _path()}, timeout=_INSTALL_SECONDS, stdout=sys.stderr)
+        done = subprocess.run(
+            npm, cwd=HERE, env=os.environ | {"PATH": _path()}, timeout=_INSTALL_SECONDS, stdout=sys.stderr
+        )
         if done.returncode != 0:
             raise NoNode(f"npm could not install the peers in {HERE}; leave --peers out for the other peers.")
         installed.touch()
@@ -44,7 +46,9 @@ def install() -> str:
 def _found(program: str) -> str:
     found = shutil.which(program, path=_path())
     if found is None:
-        raise NoNode(f"--peers needs {program} (Node.js {LEAST_VERSION} or later) in PATH; leave it out for the others.")
+        raise NoNode(
+            f"--peers needs {program} (Node.js {LEAST_VERSION} or later) in PATH; leave it out for the others."
+        )
     return found
 
 

@@ -70,7 +70,4 @@ export const callers = (pool) => {
 
 process.on('SIGTERM', () => process.exit(0));
 // Before its memory is measured, a peer throws away what it does not need (node --expose-gc).
-process.on('SIGUSR2', () => {
-  gc();
-  gc();
-});
+process.on('SIGUSR2', () => gc({ type: 'major', flavor: 'last-resort' }));

@@ -122,14 +122,16 @@ let publish;
 if (kind === 'yoga') {
   const events = new EventEmitter().setMaxListeners(0);
   publish = (sessionId, payload) => events.emit(sessionId, payload);
-  async function* follow(sessionId) {
-    for await (const [payload] of on(events, sessionId)) yield payload;
-  }
   const schema = makeExecutableSchema({
     typeDefs,
     resolvers: {
       ...resolvers,
-      Subscription: { sessionEvents: { subscribe: (_, { sessionId }) => follow(sessionId) } },
+      Subscription: {
+        sessionEvents: {
+          subscribe: (_, { sessionId }) => on(events, sessionId),
+          resolve: ([payload]) => payload.sessionEvents,
+        },
+      },
       Session: {
         ...resolvers.Session,
         owner: (session, _, { owners }) => owners.load(session.owner_id),
