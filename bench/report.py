@@ -147,6 +147,8 @@ def _streamed(ours: StreamResult, result: StreamResult, paces: Sequence[float]) 
 
 
 def _paced(result: StreamResult, pace: float) -> str:
+    if pace not in result.paced:
+        return "—"
     if not result.keeps(pace):
         return "cannot keep up"
     return f"{result.paced_latency(pace, 0.5) * 1000:.0f} / {result.paced_latency(pace, 0.99) * 1000:.0f}"

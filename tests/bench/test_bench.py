@@ -17,6 +17,8 @@ from bench.peers.postgraphile import meaning
 from bench.streams import Streamed
 
 ROOT = Path(__file__).parents[2]
+# Some ten processes are started one after the other, which takes a while where other work has the cores.
+pytestmark = pytest.mark.timeout(240)
 PYTHON_PEERS = {"Quarterdeck", "bare ASGI + asyncpg", "stock Strawberry"}
 
 
@@ -29,7 +31,7 @@ def numbers(tmp_path_factory: pytest.TempPathFactory) -> dict:
         *("--subscribers", "4", "--json", str(written)),
         *("--only", "reads,growth,documents,writes,statements,streams,separate"),
     ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=220)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(written.read_text())
     found["tables"] = done.stdout
@@ -72,7 +74,8 @@ def test_every_event_reaches_every_subscriber(numbers: dict) -> None:
         for result in sizes["4"].values():
             assert result["perSecond"] > 0
             assert 0 < result["p50"] <= result["p99"]
-            assert all(paced["p99"] > 0 for paced in result["paced"].values())
+    separate = numbers["streams"]["subscribers of one session each"]["4"]
+    assert all(result["paced"]["200"]["p99"] > 0 for result in separate.values())
 
 
 def test_the_tables_say_what_was_measured(numbers: dict) -> None:
