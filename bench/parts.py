@@ -49,8 +49,8 @@ SEPARATE_PACES = (200.0,)
 """To subscribers of one session each, where every two deliveries are a message that is stored."""
 MOST_MESSAGES = 100.0
 """Messages a second, above which a pace is left out: then sending them is what would be measured."""
-ROWS = ((1, 10), (1, 100), (10, 100), (100, 100))
-"""Sessions, and messages of each."""
+ROWS = ((1, 10), (1, 100), (10, 100), (99, 100))
+"""Sessions, and messages of each. The last is the largest page that the limit of an operation's cost allows."""
 DOCUMENTS = (1, 100, 10_000)
 DOCUMENTS_OF_SMALL = (1, 10, 100)
 SMALL_SESSIONS = 1000
