@@ -1,15 +1,18 @@
-"""What is asked: GraphQL for those who speak it, the same in plain JSON for the bare application."""
+"""What is asked: in the product's documents, as plain JSON of the bare application, in PostGraphile's documents."""
 
 from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Any
 from uuid import UUID
 
 from bench.load import request
+from bench.peers import postgraphile
 from bench.seed import Seeded
 from core.ids import encode
 
@@ -47,9 +50,17 @@ SESSION_PLACE = "query Place($id: ID!) { session(id: $id) { lastEventCursor } }"
 TEXT = "Say how the checks went, and what is left to do before the release."
 
 
+class Speaks(Enum):
+    """In which words a contestant is asked."""
+
+    GRAPHQL = "the product's documents"
+    PLAIN = "their variables, each kind at a path of its own"
+    POSTGRAPHILE = "documents of the schema that PostGraphile makes of the same tables"
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One kind of request. `path` is the bare application's."""
+    """One kind of request. `path` is the bare application's; `copies` are documents that differ only in their names."""
 
     key: str
     title: str
@@ -57,15 +68,17 @@ class Case:
     document: str
     variables: tuple[dict[str, Any], ...]
     writes: bool = False
-
-    def bodies(self) -> Iterator[dict[str, Any]]:
-        """The variables, in turn, for ever."""
-        return itertools.cycle(self.variables)
+    copies: int = 1
 
 
 def one_session(seeded: Seeded) -> Case:
     chosen = random.Random(3).choices(seeded.session_ids, k=VARIED)
     return Case("Q1", "one session by id", "/one", ONE, tuple({"id": encode("ses", id_)} for id_ in chosen))
+
+
+def copies(case: Case, number: int) -> Case:
+    """The same case in so many documents, asked in turn."""
+    return replace(case, copies=number)
 
 
 def nested(seeded: Seeded, sessions: int = 50, messages: int = 10) -> Case:
@@ -94,16 +107,27 @@ def send(seeded: Seeded, session_ids: list[UUID]) -> Case:
     return Case("M1", "send a message", "/send", SEND, inputs, writes=True)
 
 
-def requests(case: Case, token: str, port: int, *, graphql: bool) -> Callable[[], bytes]:
+def requests(case: Case, token: str, port: int, speaks: Speaks) -> Callable[[], bytes]:
     """The case's requests as bytes, in turn."""
-    path = "/graphql" if graphql else case.path
+    number = max(len(case.variables), case.copies)
     prebuilt = itertools.cycle(
         [
-            request(path, {"query": case.document, "variables": variables} if graphql else variables, token, port)
-            for variables in case.variables
+            request(*_asked(case, number, variables, speaks), token, port)
+            for number, variables in zip(range(number), itertools.cycle(case.variables), strict=False)
         ]
     )
     return lambda: next(prebuilt)
+
+
+def _asked(case: Case, number: int, variables: dict[str, Any], speaks: Speaks) -> tuple[str, dict[str, Any]]:
+    if speaks is Speaks.PLAIN:
+        return case.path, variables
+    document = case.document
+    if speaks is Speaks.POSTGRAPHILE:
+        document, variables = postgraphile.asked(case.key, variables)
+    if case.copies > 1:
+        document = re.sub(r"^(query|mutation) (\w+)", rf"\1 \g<2>{number % case.copies}", document)
+    return "/graphql", {"query": document, "variables": variables}
 
 
 def _pages(seeded: Seeded, *, first: int, messages: int) -> tuple[dict[str, Any], ...]:

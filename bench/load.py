@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -46,22 +47,16 @@ def request(path: str, body: object, token: str, port: int) -> bytes:
     ).encode() + data
 
 
-class _Connection(asyncio.Protocol):
-    """One connection: sends the next request when it has read the answer to the last."""
+class _Http(asyncio.Protocol):
+    """Reads answers of one keep-alive connection; subclasses say what then."""
 
-    def __init__(self, following: Callable[[], bytes | None], latencies: list[float]) -> None:
-        self._following, self._latencies = following, latencies
-        self.done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._transport: asyncio.Transport | None = None
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport | None = None
         self._received = bytearray()
-        self._wanted = 0
-        self._body_at = 0
-        self._sent_at = 0.0
-        self._last = b""
+        self._body_at = self._wanted = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's has the methods, not the class
-        self._send()
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's has the methods, not the class
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -75,38 +70,81 @@ class _Connection(asyncio.Protocol):
             self._wanted = self._body_at + int(length.split(b"\r\n", 1)[0])
         if len(self._received) < self._wanted:
             return
-        self._latencies.append(time.perf_counter() - self._sent_at)
-        self._last = bytes(self._received[self._body_at : self._wanted])
-        if not self._received.startswith(b"HTTP/1.1 200") or not self._last.startswith(b'{"data":{'):
+        body = bytes(self._received[self._body_at : self._wanted])
+        if not self._received.startswith(b"HTTP/1.1 200") or not body.startswith(b'{"data":{'):
             self._fail(WrongAnswer(bytes(self._received[:600]).decode(errors="replace")))
-            return
-        if b'"errors":[' in self._last[-2000:]:
-            self._fail(WrongAnswer(self._last[-600:].decode(errors="replace")))
-            return
-        del self._received[: self._wanted]
-        self._wanted = 0
-        self._send()
+        elif b'"errors":[' in body[-2000:]:
+            self._fail(WrongAnswer(body[-600:].decode(errors="replace")))
+        else:
+            del self._received[: self._wanted]
+            self._wanted = 0
+            self._answered(body)
 
     def connection_lost(self, error: Exception | None) -> None:
-        if not self.done.done():
-            self.done.set_exception(error or WrongAnswer("The server closed the connection."))
+        self._fail(error or WrongAnswer("The server closed the connection."))
+
+    def _answered(self, body: bytes) -> None:
+        raise NotImplementedError
+
+    def _fail(self, error: Exception) -> None:
+        raise NotImplementedError
+
+
+class _Asking(_Http):
+    """Sends the next request as soon as it has read the answer to the last."""
+
+    def __init__(self, following: Callable[[], bytes | None], latencies: list[float]) -> None:
+        super().__init__()
+        self._following, self._latencies = following, latencies
+        self._sent_at = 0.0
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._send()
+
+    def _answered(self, body: bytes) -> None:
+        self._latencies.append(time.perf_counter() - self._sent_at)
+        self._send()
 
     def _send(self) -> None:
-        assert self._transport is not None
+        assert self.transport is not None
         data = self._following()
         if data is None:
             if not self.done.done():
-                self.done.set_result(self._last)
-            self._transport.close()
+                self.done.set_result(None)
+            self.transport.close()
             return
         self._sent_at = time.perf_counter()
-        self._transport.write(data)
+        self.transport.write(data)
 
     def _fail(self, error: Exception) -> None:
-        assert self._transport is not None
+        assert self.transport is not None
         if not self.done.done():
             self.done.set_exception(error)
-        self._transport.close()
+        self.transport.close()
+
+
+class _Kept(_Http):
+    """A connection that is asked now and then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._answer: asyncio.Future[bytes] | None = None
+
+    async def ask(self, data: bytes) -> bytes:
+        assert self.transport is not None
+        self._answer = asyncio.get_running_loop().create_future()
+        self.transport.write(data)
+        return await self._answer
+
+    def _answered(self, body: bytes) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(body)
+
+    def _fail(self, error: Exception) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(error)
 
 
 async def burst(
@@ -126,24 +164,44 @@ async def burst(
     loop = asyncio.get_running_loop()
     cpu, began = time.process_time(), time.perf_counter()
     opened = await asyncio.gather(
-        *(
-            loop.create_connection(lambda: _Connection(following, latencies), "127.0.0.1", port)
-            for _ in range(connections)
-        )
+        *(loop.create_connection(lambda: _Asking(following, latencies), "127.0.0.1", port) for _ in range(connections))
     )
     async with asyncio.timeout(seconds + STUCK_SECONDS):
         await asyncio.gather(*(protocol.done for _, protocol in opened))
     return Measured(len(latencies), time.perf_counter() - began, time.process_time() - cpu, latencies)
 
 
-async def ask(port: int, data: bytes) -> bytes:
-    """The body of one answer. Raises WrongAnswer."""
-    left = [data]
+@asynccontextmanager
+async def asking(port: int, connections: int) -> AsyncIterator[Callable[[bytes], Awaitable[bytes]]]:
+    """A function that asks over the first of so many kept connections that is free, and gives the body of the answer.
 
-    def following() -> bytes | None:
-        return left.pop() if left else None
-
+    It raises WrongAnswer, and TimeoutError where no answer comes.
+    """
     loop = asyncio.get_running_loop()
-    _, protocol = await loop.create_connection(lambda: _Connection(following, []), "127.0.0.1", port)
-    async with asyncio.timeout(STUCK_SECONDS):
-        return await protocol.done
+    opened = [
+        protocol for _, protocol in [await loop.create_connection(_Kept, "127.0.0.1", port) for _ in range(connections)]
+    ]
+    free: asyncio.LifoQueue[_Kept] = asyncio.LifoQueue()
+    for connection in opened:
+        free.put_nowait(connection)
+
+    async def ask(data: bytes) -> bytes:
+        connection = await free.get()
+        try:
+            async with asyncio.timeout(STUCK_SECONDS):
+                return await connection.ask(data)
+        finally:
+            free.put_nowait(connection)
+
+    try:
+        yield ask
+    finally:
+        for connection in opened:
+            if connection.transport is not None:
+                connection.transport.close()
+
+
+async def ask_once(port: int, data: bytes) -> bytes:
+    """The body of one answer. Raises WrongAnswer."""
+    async with asking(port, 1) as ask:
+        return await ask(data)

@@ -6,17 +6,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
+from typing import Any
 
 import orjson
 
 from bench import cases
-from bench.cases import Case
-from bench.load import Measured, ask, burst
+from bench.cases import Case, Speaks
+from bench.load import Measured, ask_once, burst
+from bench.peers.postgraphile import meaning
 from bench.processes import Running, cpu_seconds, cpu_seconds_of_tree
-from bench.streams import Audience, Streamed
+from bench.sockets import StreamFailed
+from bench.streams import Audience, Gathered, Streamed
 
 CONNECTIONS = 8
+COMPARED = 3
+"""Answers of each contestant that are compared, before it is timed."""
 WARM_UP_SECONDS = 0.5
+WARM_UP_SUBSCRIBERS = 20
 
 
 class DifferentAnswer(Exception):
@@ -25,10 +31,10 @@ class DifferentAnswer(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """A running server, and whether it speaks GraphQL."""
+    """A running server, and how it is asked."""
 
     running: Running
-    graphql: bool = True
+    speaks: Speaks = Speaks.GRAPHQL
 
     @property
     def name(self) -> str:
@@ -71,15 +77,57 @@ class Result:
 
 @dataclass
 class StreamResult:
-    """What a contestant's subscribers saw: as fast as it went, and at a given pace."""
+    """What a contestant's subscribers saw: as fast as it went, and at given paces (deliveries a second)."""
 
     contestant: str
+    gathered: list[Gathered] = field(default_factory=list)
     saturated: list[Streamed] = field(default_factory=list)
-    paced: list[Streamed] = field(default_factory=list)
+    paced: dict[float, list[Streamed]] = field(default_factory=dict)
+    problem: str | None = None
+    """Why there is nothing: its subscribers did not get what was sent."""
 
     @property
     def per_second(self) -> float:
         return median(streamed.per_second for streamed in self.saturated)
+
+    @property
+    def client_bound(self) -> bool:
+        return median(streamed.client_bound for streamed in self.saturated) > 0
+
+    def latency(self, share: float) -> float:
+        """Seconds that this share of the events took at most, at full speed."""
+        return _latency(self.saturated, share)
+
+    def keeps(self, pace: float) -> bool:
+        """Whether it delivers that many events a second."""
+        return median(streamed.kept_up for streamed in self.paced[pace]) > 0
+
+    def paced_latency(self, pace: float, share: float) -> float:
+        """Seconds that this share of the events took at most, at a pace."""
+        return _latency(self.paced[pace], share)
+
+    @property
+    def server_cpu_each(self) -> float:
+        return sum(s.server_cpu_seconds for s in self.saturated) / sum(s.delivered for s in self.saturated)
+
+    @property
+    def database_cpu_each(self) -> float:
+        return sum(s.database_cpu_seconds for s in self.saturated) / sum(s.delivered for s in self.saturated)
+
+    @property
+    def bytes_per_connection(self) -> float:
+        """Of the first audience: later ones find memory that these have left."""
+        return self.gathered[0].bytes_each
+
+    @property
+    def subscribe_seconds(self) -> float:
+        return median(gathered.seconds for gathered in self.gathered)
+
+
+def stream_ratio(ours: StreamResult, theirs: StreamResult) -> float:
+    """Events a second of ours for each of theirs: the median over rounds of what the round saw."""
+    rounds = zip(ours.saturated, theirs.saturated, strict=True)
+    return median(mine.per_second / other.per_second for mine, other in rounds)
 
 
 def ratio(ours: Result, theirs: Result) -> float:
@@ -87,7 +135,14 @@ def ratio(ours: Result, theirs: Result) -> float:
     return median(mine.per_second / other.per_second for mine, other in zip(ours.bursts, theirs.bursts, strict=True))
 
 
-def quantile(values: list[float], share: float) -> float:
+def check_same(key: str, name: str, answers: list[Any], other_name: str, others: list[Any]) -> None:
+    """Raises DifferentAnswer, with what differs."""
+    for mine, other in zip(answers, others, strict=True):
+        if mine != other:
+            raise DifferentAnswer(f"{key}: {name} and {other_name} differ:\n{str(mine)[:600]}\n{str(other)[:600]}")
+
+
+def quantile(values: Sequence[float], share: float) -> float:
     """The value that this share of the values is not above; 0 where there are none."""
     return sorted(values)[min(len(values) - 1, int(len(values) * share))] if values else 0.0
 
@@ -107,7 +162,7 @@ class Bench:
         """Requests of a case, given for each contestant by name. Raises DifferentAnswer, WrongAnswer."""
         builders = {
             contestant.name: cases.requests(
-                case_of[contestant.name], self.token, contestant.running.port, graphql=contestant.graphql
+                case_of[contestant.name], self.token, contestant.running.port, contestant.speaks
             )
             for contestant in contestants
         }
@@ -144,36 +199,61 @@ class Bench:
         subscribers: int,
         *,
         rounds: int,
-        events_per_second: float,
+        paces: Sequence[float],
     ) -> list[StreamResult]:
-        """Events to so many subscribers of one session. Raises StreamFailed."""
+        """Events to so many subscribers. Who fails is told by its result's `problem`, and asked nothing more."""
         results = {contestant.name: StreamResult(contestant.name) for contestant in contestants}
-        for number in range(rounds):
+        for number in range(-1, rounds):
             for contestant in _rotated(contestants, number):
-                audience, pid = audiences[contestant.name], contestant.running.pid
-                await audience.gather(subscribers)
-                server, database = cpu_seconds(pid), cpu_seconds_of_tree(self.database_pid)
-                saturated = await audience.saturate(2 * self.seconds)
-                saturated.server_cpu_seconds = cpu_seconds(pid) - server
-                saturated.database_cpu_seconds = cpu_seconds_of_tree(self.database_pid) - database
-                results[contestant.name].saturated.append(saturated)
-                results[contestant.name].paced.append(await audience.pace(2 * self.seconds, events_per_second))
-                await audience.leave()
+                audience, result = audiences[contestant.name], results[contestant.name]
+                if result.problem is None:
+                    try:
+                        if number < 0:
+                            # What is made once for the first subscriber is not what each of them takes.
+                            await audience.gather(min(WARM_UP_SUBSCRIBERS, subscribers))
+                        else:
+                            await self._stream_round(contestant, audience, subscribers, paces, result)
+                    except StreamFailed as failed:
+                        result.problem = str(failed)
+                    await audience.leave()
         return list(results.values())
 
+    async def _stream_round(
+        self,
+        contestant: Contestant,
+        audience: Audience,
+        subscribers: int,
+        paces: Sequence[float],
+        result: StreamResult,
+    ) -> None:
+        pid = contestant.running.pid
+        result.gathered.append(await audience.gather(subscribers))
+        server, database = cpu_seconds(pid), cpu_seconds_of_tree(self.database_pid)
+        saturated = await audience.saturate(2 * self.seconds)
+        saturated.server_cpu_seconds = cpu_seconds(pid) - server
+        saturated.database_cpu_seconds = cpu_seconds_of_tree(self.database_pid) - database
+        result.saturated.append(saturated)
+        for pace in paces:
+            result.paced.setdefault(pace, []).append(await audience.pace(2 * self.seconds, pace))
+
     async def _check_equal(self, contestants: Sequence[Contestant], case_of: dict[str, Case]) -> None:
-        first, expected = contestants[0], None
-        for contestant in contestants:
-            case = case_of[contestant.name]
-            data = cases.requests(case, self.token, contestant.running.port, graphql=contestant.graphql)()
-            answer = orjson.loads(await ask(contestant.running.port, data))["data"]
-            if expected is None:
-                expected = answer
-            elif answer != expected:
-                raise DifferentAnswer(
-                    f"{case.key}: {first.name} and {contestant.name} differ:\n"
-                    f"{orjson.dumps(expected)[:600]!r}\n{orjson.dumps(answer)[:600]!r}"
-                )
+        first, *others = contestants
+        expected = await self._answers(first, case_of[first.name])
+        for other in others:
+            answers = await self._answers(other, case_of[other.name])
+            if other.speaks is Speaks.POSTGRAPHILE:
+                check_same(case_of[first.name].key, first.name, meaning(expected), other.name, meaning(answers))
+            else:
+                check_same(case_of[first.name].key, first.name, expected, other.name, answers)
+
+    async def _answers(self, contestant: Contestant, case: Case) -> list[Any]:
+        port = contestant.running.port
+        following = cases.requests(case, self.token, port, contestant.speaks)
+        return [orjson.loads(await ask_once(port, following()))["data"] for _ in range(COMPARED)]
+
+
+def _latency(streamed: Sequence[Streamed], share: float) -> float:
+    return quantile([value for one in streamed for value in one.latencies], share)
 
 
 def _rotated(contestants: Sequence[Contestant], by: int) -> list[Contestant]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -19,6 +21,7 @@ from urllib.request import urlopen
 ROOT = Path(__file__).parents[1]
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
+QUIET_SECONDS, MOST_QUIET_SECONDS, LOOK_SECONDS = 0.2, 20.0, 0.04
 _TICKS = os.sysconf("SC_CLK_TCK")
 _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
@@ -30,11 +33,16 @@ class NotStarted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A server of the bench."""
+    """A process of the bench, and where its output goes."""
 
     name: str
     port: int
-    pid: int
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
 
 
 def free_port() -> int:
@@ -46,9 +54,9 @@ def free_port() -> int:
 
 @contextmanager
 def started(
-    name: str, command: list[str], environment: dict[str, str], folder: Path, *, port: int | None = None
+    name: str, command: list[str], environment: dict[str, str], folder: Path, port: int = 0
 ) -> Iterator[Running]:
-    """A process, ready to answer where it has a port, and ended with everything it started when the context is left."""
+    """A process, ended with everything it started when the context is left."""
     log = folder / f"{name.replace(' ', '-')}.log"
     kept = {key: os.environ[key] for key in ("PATH", "HOME", "LANG") if key in os.environ}
     with log.open("wb") as output:
@@ -62,9 +70,7 @@ def started(
             preexec_fn=_end_with_parent,
         )
     try:
-        if port is not None:
-            _wait_for(name, process, port, log)
-        yield Running(name, port or 0, process.pid)
+        yield Running(name, port, process, log)
     finally:
         if process.poll() is None:
             process.terminate()
@@ -73,6 +79,24 @@ def started(
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+
+
+def wait_for(running: Running) -> None:
+    """Wait until a server answers. Raises NotStarted."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and running.process.poll() is None:
+        try:
+            with urlopen(f"http://127.0.0.1:{running.port}/readyz", timeout=2) as response:
+                if response.status == 200:
+                    return
+        except (URLError, OSError):
+            time.sleep(0.1)
+    raise NotStarted(f"{running.name} did not start:\n{running.log.read_text(errors='replace')[-2000:]}")
+
+
+def product(*arguments: str) -> list[str]:
+    """A command of the product, as it is but for one thing: it can be told to collect its garbage (`rested`)."""
+    return python("bench.resting", "app.cli", *arguments)
 
 
 def python(*arguments: str) -> list[str]:
@@ -99,6 +123,38 @@ def resident_bytes(pid: int) -> int:
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
     raise ProcessLookupError(pid)
+
+
+async def quiet(pid: int) -> float:
+    """Wait until a process has had nothing to do for a while; the moment (perf_counter) since when."""
+    began = since = time.perf_counter()
+    cpu = cpu_seconds(pid)
+    while since + QUIET_SECONDS > (now := time.perf_counter()) and now < began + MOST_QUIET_SECONDS:
+        await asyncio.sleep(LOOK_SECONDS)
+        # One tick more is what any process has now and then.
+        if (found := cpu_seconds(pid)) - cpu > 1.5 / _TICKS:
+            since = time.perf_counter()
+        cpu = found
+    return since
+
+
+async def rested(pid: int) -> None:
+    """Have a server collect its garbage, and wait until it has nothing to do: what it holds now, it needs."""
+    await quiet(pid)
+    os.kill(pid, signal.SIGUSR2)
+    await quiet(pid)
+
+
+def allow_open_files(wanted: int) -> int:
+    """Let this process and its children have so many files, and so sockets, open, or as many as the system allows.
+
+    Returns how many that is.
+    """
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+    if now != resource.RLIM_INFINITY and now < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, most))
+    return allowed
 
 
 def database_pid(data_folder: Path) -> int:
@@ -131,15 +187,3 @@ def _children(pid: int) -> list[int]:
             if int(fields[1]) == pid:
                 found.append(int(folder.name))
     return found
-
-
-def _wait_for(name: str, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2) as response:
-                if response.status == 200:
-                    return
-        except (URLError, OSError):
-            time.sleep(0.1)
-    raise NotStarted(f"{name} did not start:\n{log.read_text(errors='replace')[-2000:]}")

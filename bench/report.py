@@ -6,43 +6,64 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.measure import Result, StreamResult, quantile, ratio
+from bench.measure import Result, StreamResult, ratio, stream_ratio
+
+_MEBIBYTE = 1024 * 1024
+
+Row = tuple[str, ...]
 
 
 @dataclass
-class Growth:
-    """How one kind of request grows: the rows or subscribers, and what each contestant did with them."""
+class Streams:
+    """One kind of audience, in some sizes: what its subscribers follow, and the paces it was sent to at."""
 
     title: str
-    unit: str
-    steps: list[tuple[int, list[Result]]] = field(default_factory=list)
+    paces: Sequence[float]
+    steps: list[tuple[int, list[StreamResult]]] = field(default_factory=list)
+
+
+@dataclass
+class Documents:
+    """One request in so many documents that are asked in turn, and the memory of each server at rest after them."""
+
+    memory_before: dict[str, int]
+    steps: list[tuple[int, list[Result], dict[str, int]]] = field(default_factory=list)
 
 
 @dataclass
 class Report:
-    """What was measured."""
+    """What was measured. In lists of results the product's are the first."""
 
     machine: str
     data: str
     requests: list[tuple[str, str, list[Result]]] = field(default_factory=list)
-    """Key, title, and results; the product's first."""
-    growths: list[Growth] = field(default_factory=list)
-    streams: list[tuple[int, list[StreamResult]]] = field(default_factory=list)
+    """Key, title, and results."""
+    streams: list[Streams] = field(default_factory=list)
+    growth: list[tuple[int, list[Result]]] = field(default_factory=list)
+    """Rows of a page, and results."""
+    documents: Documents | None = None
     statements: list[tuple[str, int, int]] = field(default_factory=list)
     """What was asked, in its small and in its large form, and the statements of each."""
     work: dict[str, float] = field(default_factory=dict)
     """Runs a second of one worker, and its CPU milliseconds a run."""
+    notes: list[str] = field(default_factory=list)
+    """What could not be measured here, and why."""
 
     def markdown(self) -> str:
         """The tables."""
-        parts = [f"{self.machine} {self.data}"]
+        parts = [f"{self.machine} {self.data}", *self.notes]
         if self.requests:
-            parts.append(self._requests())
-        if self.streams:
-            parts.append(self._streams())
-        parts += [self._growth(growth) for growth in self.growths]
+            rows = [row for key, title, results in self.requests for row in _requests(f"{key} {title}", results)]
+            parts.append(_table(("request", *_REQUESTS), rows))
+        parts += [_streams(streams) for streams in self.streams]
+        if self.growth:
+            rows = [row for number, results in self.growth for row in _requests(f"{number:,}", results)]
+            parts.append(_table(("messages, 6 fields", *_REQUESTS), rows))
+        if self.documents is not None:
+            parts.append(_documents(self.documents))
         if self.statements:
-            parts.append(self._statements())
+            rows = [(what, str(small), str(large)) for what, small, large in self.statements]
+            parts.append(_table(("SQL statements of one request", "small", "large"), rows))
         if self.work:
             parts.append(
                 f"One worker, web idle: {self.work['per_second']:.0f} runs/s from the queue to the answer, "
@@ -52,131 +73,141 @@ class Report:
         return "\n\n".join(parts) + "\n"
 
     def plain(self) -> dict[str, Any]:
-        """The numbers, for programs."""
+        """The numbers, for programs. Times in seconds, memory in bytes."""
         return {
-            "requests": {
-                key: {
-                    result.contestant: {
-                        "perSecond": result.per_second,
-                        "ratio": ratio(results[0], result),
-                        "p50": result.latency(0.5),
-                        "p99": result.latency(0.99),
-                        "serverCpu": result.server_cpu_each,
-                        "databaseCpu": result.database_cpu_each,
-                        "clientBound": result.client_bound,
-                    }
-                    for result in results
-                }
-                for key, _, results in self.requests
-            },
+            "notes": self.notes,
+            "requests": {key: _numbers(results) for key, _, results in self.requests},
             "streams": {
-                str(subscribers): {
-                    result.contestant: {
-                        "perSecond": result.per_second,
-                        "paced": [len(paced.latencies) / paced.seconds for paced in result.paced],
-                        "p99": quantile(_paced_latencies(result), 0.99),
-                        "bytesPerConnection": result.saturated[0].bytes_per_connection,
-                    }
-                    for result in results
-                }
-                for subscribers, results in self.streams
+                streams.title: {str(size): _stream_numbers(results) for size, results in streams.steps}
+                for streams in self.streams
+            },
+            "growth": {str(number): _numbers(results) for number, results in self.growth},
+            "documents": {
+                str(number): {name: {**found, "memory": memory[name]} for name, found in _numbers(results).items()}
+                for number, results, memory in (self.documents.steps if self.documents else ())
             },
             "statements": [list(found) for found in self.statements],
             "work": self.work,
         }
 
-    def _requests(self) -> str:
-        rows = []
-        for key, title, results in self.requests:
-            ours = results[0]
-            for result in results:
-                of_it = "—" if result is ours else f"**{ratio(ours, result):.2f}**"
-                rows.append(
-                    (
-                        f"{key} {title}" if result is ours else "",
-                        result.contestant,
-                        of_it,
-                        f"{result.per_second:,.0f}" + (" (client)" if result.client_bound else ""),
-                        f"{result.latency(0.5) * 1000:.1f} / {result.latency(0.99) * 1000:.1f}",
-                        f"{result.server_cpu_each * 1000:.2f}",
-                        f"{result.database_cpu_each * 1000:.2f}",
-                    )
-                )
-        head = (
-            "request",
-            "served by",
-            "Quarterdeck ÷ it",
-            "requests/s",
-            "p50 / p99 ms",
-            "server CPU ms",
-            "database CPU ms",
+
+_REQUESTS = ("served by", "Quarterdeck ÷ it", "requests/s", "p50 / p99 ms", "server CPU ms", "database CPU ms")
+
+
+def _requests(title: str, results: list[Result]) -> list[Row]:
+    return [
+        (
+            title if result is results[0] else "",
+            result.contestant,
+            "—" if result is results[0] else f"**{ratio(results[0], result):.2f}**",
+            _rate(result.per_second, result.client_bound),
+            f"{result.latency(0.5) * 1000:.1f} / {result.latency(0.99) * 1000:.1f}",
+            f"{result.server_cpu_each * 1000:.2f}",
+            f"{result.database_cpu_each * 1000:.2f}",
         )
-        return _table(head, rows)
-
-    def _streams(self) -> str:
-        rows = []
-        for subscribers, results in self.streams:
-            ours = results[0]
-            for result in results:
-                first = result.saturated[0]
-                latencies = [value for streamed in result.saturated for value in streamed.latencies]
-                paced = _paced_latencies(result)
-                delivered = sum(streamed.delivered for streamed in result.saturated)
-                cpu = sum(streamed.server_cpu_seconds for streamed in result.saturated)
-                client = sum(streamed.client_cpu_seconds / streamed.seconds for streamed in result.saturated)
-                bound = client / len(result.saturated) >= 0.9
-                pace = sum(s.per_second for s in result.paced) / len(result.paced)
-                rows.append(
-                    (
-                        f"{subscribers:,} subscribers of one session" if result is ours else "",
-                        result.contestant,
-                        "—" if result is ours else f"**{ours.per_second / result.per_second:.2f}**",
-                        f"{result.per_second:,.0f}" + (" (client)" if bound else ""),
-                        f"{quantile(latencies, 0.5) * 1000:.0f} / {quantile(latencies, 0.99) * 1000:.0f}",
-                        f"{quantile(paced, 0.5) * 1000:.0f} / {quantile(paced, 0.99) * 1000:.0f} at {pace:,.0f}/s",
-                        f"{cpu / delivered * 1e6:.0f}",
-                        f"{first.bytes_per_connection / 1024:.0f}",
-                        f"{first.subscribe_seconds:.1f}",
-                    )
-                )
-        head = (
-            "stream",
-            "served by",
-            "Quarterdeck ÷ it",
-            "delivered/s",
-            "p50 / p99 ms at full speed",
-            "p50 / p99 ms at a pace",
-            "server CPU µs each",
-            "KiB a connection",
-            "s to subscribe all",
-        )
-        return _table(head, rows)
-
-    def _growth(self, growth: Growth) -> str:
-        names = [result.contestant for result in growth.steps[0][1]]
-        head = (growth.title, *(f"{name}: requests/s, CPU ms (server + database)" for name in names))
-        rows = [
-            (
-                f"{size:,} {growth.unit}",
-                *(
-                    f"{result.per_second:,.0f}, {result.server_cpu_each * 1000:.2f} + "
-                    f"{result.database_cpu_each * 1000:.2f}"
-                    for result in results
-                ),
-            )
-            for size, results in growth.steps
-        ]
-        return _table(head, rows)
-
-    def _statements(self) -> str:
-        rows = [(what, str(small), str(large)) for what, small, large in self.statements]
-        return _table(("SQL statements of one request", "small", "large"), rows)
+        for result in results
+    ]
 
 
-def _paced_latencies(result: StreamResult) -> list[float]:
-    return [value for streamed in result.paced for value in streamed.latencies]
+def _streams(streams: Streams) -> str:
+    head = (
+        streams.title,
+        "served by",
+        "Quarterdeck ÷ it",
+        "delivered/s",
+        "p50 / p99 ms at full speed",
+        *(f"at {pace:,.0f}/s" for pace in streams.paces),
+        "server CPU µs each",
+        "database CPU µs each",
+        "KiB a connection",
+        "s to subscribe all",
+    )
+    rows = [
+        (f"{size:,}" if result is results[0] else "", result.contestant, *_streamed(results[0], result, streams.paces))
+        for size, results in streams.steps
+        for result in results
+    ]
+    return _table(head, rows)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _streamed(ours: StreamResult, result: StreamResult, paces: Sequence[float]) -> Row:
+    if result.problem is not None:
+        return ("", "failed", *[""] * (5 + len(paces)))
+    comparable = result is not ours and ours.problem is None
+    return (
+        f"**{stream_ratio(ours, result):.2f}**" if comparable else "—",
+        _rate(result.per_second, result.client_bound),
+        f"{result.latency(0.5) * 1000:.0f} / {result.latency(0.99) * 1000:.0f}",
+        *(_paced(result, pace) for pace in paces),
+        f"{result.server_cpu_each * 1e6:.1f}",
+        f"{result.database_cpu_each * 1e6:.1f}",
+        f"{result.bytes_per_connection / 1024:.1f}",
+        f"{result.subscribe_seconds:.2f}",
+    )
+
+
+def _paced(result: StreamResult, pace: float) -> str:
+    if pace not in result.paced:
+        return "—"
+    if not result.keeps(pace):
+        return "cannot keep up"
+    return f"{result.paced_latency(pace, 0.5) * 1000:.0f} / {result.paced_latency(pace, 0.99) * 1000:.0f}"
+
+
+def _documents(documents: Documents) -> str:
+    head = ("documents in turn", *_REQUESTS, "MiB at rest, since the start")
+    rows = []
+    for number, results, memory in documents.steps:
+        for row, result in zip(_requests(f"{number:,}", results), results, strict=True):
+            now, before = memory[result.contestant], documents.memory_before[result.contestant]
+            rows.append((*row, f"{now / _MEBIBYTE:.0f}, {(now - before) / _MEBIBYTE:+.0f}"))
+    return _table(head, rows)
+
+
+def _rate(per_second: float, client_bound: bool) -> str:
+    return f"{per_second:,.0f}" + (" (client)" if client_bound else "")
+
+
+def _numbers(results: list[Result]) -> dict[str, dict[str, Any]]:
+    return {
+        result.contestant: {
+            "perSecond": result.per_second,
+            "ratio": ratio(results[0], result),
+            "p50": result.latency(0.5),
+            "p99": result.latency(0.99),
+            "serverCpu": result.server_cpu_each,
+            "databaseCpu": result.database_cpu_each,
+            "clientBound": result.client_bound,
+        }
+        for result in results
+    }
+
+
+def _stream_numbers(results: list[StreamResult]) -> dict[str, dict[str, Any]]:
+    return {
+        result.contestant: {
+            "perSecond": result.per_second,
+            "p50": result.latency(0.5),
+            "p99": result.latency(0.99),
+            "paced": {
+                f"{pace:.0f}": {
+                    "keepsUp": result.keeps(pace),
+                    "p50": result.paced_latency(pace, 0.5),
+                    "p99": result.paced_latency(pace, 0.99),
+                }
+                for pace in result.paced
+            },
+            "serverCpu": result.server_cpu_each,
+            "databaseCpu": result.database_cpu_each,
+            "clientBound": result.client_bound,
+            "bytesPerConnection": result.bytes_per_connection,
+            "subscribe": result.subscribe_seconds,
+        }
+        for result in results
+        if result.problem is None
+    }
+
+
+def _table(head: Sequence[str], rows: Sequence[Row]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -74,7 +74,9 @@ class Seeded:
     session_ids: list[UUID]
     long_session_ids: list[UUID]
     moments: list[datetime]
-    """For every session but the first hundredth, a moment after its creation: as many or more sessions are older."""
+    """Moments of creation to page back from, each with enough older sessions for the largest page that is asked for."""
+    longest_page: int
+    """Long sessions that are older than any of the moments."""
     messages: int
     tool_executions: int
     seconds: float
@@ -206,12 +208,13 @@ async def seed(dsn: str, scale: Scale, say: Say) -> Seeded:
         await connection.execute("CHECKPOINT")
     finally:
         await connection.close()
+    first = min(len(rows.moments) // 2, 500)
     return Seeded(
         rows.organization_id,
         rows.sessions,
         [id_ for number, id_ in enumerate(rows.sessions) if _length(number) == LONG],
-        # From here on there are enough older sessions, long ones too, for the largest page that is asked for.
-        [moment + STEP / 2 for moment in rows.moments[min(len(rows.moments) // 2, 500) :]],
+        [moment + STEP / 2 for moment in rows.moments[first:]],
+        sum(_length(number) == LONG for number in range(first + 1)),
         written["messages"],
         written["tool_executions"],
         time.monotonic() - started,

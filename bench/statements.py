@@ -9,7 +9,7 @@ from pathlib import Path
 
 import asyncpg
 
-from bench.load import ask
+from bench.load import ask_once
 
 TRIES = 3
 _STATEMENT = re.compile(r" LOG:  (?:execute [^:]*|statement): (.*)")
@@ -35,7 +35,7 @@ class StatementLog:
         for _ in range(TRIES):
             await asyncio.sleep(_LINES_WRITTEN_SECONDS)
             begin = self._log.stat().st_size
-            await ask(port, next_request())
+            await ask_once(port, next_request())
             await asyncio.sleep(_LINES_WRITTEN_SECONDS)
             with self._log.open("rb") as log:
                 log.seek(begin)

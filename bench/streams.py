@@ -1,33 +1,35 @@
-"""Many subscribers of one session over WebSockets (graphql-transport-ws), and how its events reach them."""
+"""An audience: many subscribers of one session, or of one each, and somebody who sends; and how events reach them."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import os
-import re
+import itertools
 import time
+from array import array
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import cast
 from uuid import UUID
 
 import orjson
 
-from bench.cases import EVENTS, SEND, SESSION_PLACE, TEXT
-from bench.load import ask, request
-from bench.processes import resident_bytes
+from bench.cases import EVENTS, SEND, SESSION_PLACE, TEXT, Speaks
+from bench.load import CLIENT_LIMIT, WrongAnswer, asking, request
+from bench.processes import quiet, resident_bytes, rested
+from bench.sockets import Arrivals, StreamFailed, Subscriber
 from core.ids import encode
 
 EVENTS_PER_MESSAGE = 2
-CONNECT_AT_ONCE = 50
-STUCK_SECONDS = 60.0
-MESSAGES_UNDER_WAY = 4
-SETTLE_SECONDS = 0.3
-_SEQ = re.compile(rb'"seq":(\d+)')
+CONNECT_AT_ONCE = 100
+STUCK_SECONDS = 120.0
+SENDERS = 8
+"""Connections that messages are sent over; no more are sent at once."""
+UNDER_WAY = 4
+"""Messages whose events have not reached everybody, where one session has all subscribers."""
+LATE_SECONDS, LATE_SHARE = 1.0, 0.25
+"""Who has the last event so much after it was sent, in seconds and of the whole time, could not keep up."""
 
-
-class StreamFailed(Exception):
-    """A subscriber was refused, or did not get what was sent."""
+Ask = Callable[[bytes], Awaitable[bytes]]
 
 
 @dataclass
@@ -37,217 +39,205 @@ class Streamed:
     subscribers: int
     delivered: int
     seconds: float
-    subscribe_seconds: float
-    bytes_per_connection: float
+    late_seconds: float
     client_cpu_seconds: float
     server_cpu_seconds: float = 0.0
     database_cpu_seconds: float = 0.0
-    latencies: list[float] = field(default_factory=list, repr=False)
+    latencies: array[float] = field(default_factory=lambda: array("d"), repr=False)
 
     @property
     def per_second(self) -> float:
         return self.delivered / self.seconds
 
+    @property
+    def client_bound(self) -> bool:
+        return self.client_cpu_seconds / self.seconds >= CLIENT_LIMIT
 
-class _Feed:
-    """What all subscribers share: when each event was sent, and what has arrived."""
-
-    def __init__(self) -> None:
-        self.sent_at: dict[int, float] = {}
-        self.latencies: list[float] = []
-        self.problem: str | None = None
+    @property
+    def kept_up(self) -> bool:
+        return self.late_seconds <= max(LATE_SECONDS, LATE_SHARE * self.seconds)
 
 
-class _Subscriber(asyncio.Protocol):
-    """A WebSocket client (RFC 6455) with as little in it as the measurement needs."""
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """What it took to have all subscribers: seconds, and memory of the server for each when it is at rest."""
 
-    def __init__(self, port: int, token: str, variables: dict[str, object], feed: _Feed) -> None:
-        self._port, self._token, self._variables, self._feed = port, token, variables, feed
-        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.transport: asyncio.Transport | None = None
-        self._received = b""
-        self._open = False
+    seconds: float
+    bytes_each: float
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = socket = cast(asyncio.Transport, transport)  # uvloop's has the methods, not the class
-        key = base64.b64encode(os.urandom(16)).decode()
-        socket.write(
-            f"GET /graphql HTTP/1.1\r\nhost: 127.0.0.1:{self._port}\r\nupgrade: websocket\r\nconnection: Upgrade\r\n"
-            f"sec-websocket-key: {key}\r\nsec-websocket-version: 13\r\n"
-            "sec-websocket-protocol: graphql-transport-ws\r\n\r\n".encode()
-        )
 
-    def data_received(self, data: bytes) -> None:
-        data = self._received + data if self._received else data
-        if not self._open:
-            end = data.find(b"\r\n\r\n")
-            if end < 0:
-                self._received = data
-                return
-            if not data.startswith(b"HTTP/1.1 101"):
-                self._fail(data[:200].decode(errors="replace"))
-                return
-            self._open = True
-            data = data[end + 4 :]
-            self._send({"type": "connection_init", "payload": {"authorization": f"Bearer {self._token}"}})
-        at, size = 0, len(data)
-        while size - at >= 2:
-            length, begin = data[at + 1], at + 2
-            if length == 126:
-                length, begin = int.from_bytes(data[at + 2 : at + 4]), at + 4
-            elif length == 127:
-                length, begin = int.from_bytes(data[at + 2 : at + 10]), at + 10
-            if size < begin + length:
-                break
-            self._frame(data[at] & 15, data[begin : begin + length])
-            at = begin + length
-        self._received = data[at:]
+@dataclass
+class _Session:
+    """A session that messages are sent to."""
 
-    def connection_lost(self, error: Exception | None) -> None:
-        if not self.ready.done():
-            self._fail("closed while subscribing")
-
-    def _frame(self, kind: int, payload: bytes) -> None:
-        if kind == 1:
-            found = _SEQ.search(payload)
-            if found is not None:
-                sent_at = self._feed.sent_at.get(int(found[1]))
-                if sent_at is not None:
-                    self._feed.latencies.append(time.perf_counter() - sent_at)
-            elif b'"connection_ack"' in payload:
-                variables = {"query": EVENTS, "variables": self._variables}
-                self._send({"id": "1", "type": "subscribe", "payload": variables})
-                if not self.ready.done():
-                    self.ready.set_result(None)
-            elif b'"error"' in payload or b'"errors"' in payload:
-                self._fail(payload[:300].decode())
-        elif kind == 9:
-            self._write(10, payload)
-        elif kind == 8:
-            self._fail(f"closed by the server: {payload[2:].decode(errors='replace')}")
-
-    def _send(self, message: dict[str, object]) -> None:
-        self._write(1, orjson.dumps(message))
-
-    def _write(self, kind: int, payload: bytes) -> None:
-        """A frame masked with zeros, which RFC 6455 leaves to the client to choose."""
-        assert self.transport is not None
-        size = len(payload)
-        head = bytes([0x80 | kind, 0x80 | size]) if size < 126 else bytes([0x80 | kind, 0xFE]) + size.to_bytes(2)
-        self.transport.write(head + bytes(4) + payload)
-
-    def _fail(self, problem: str) -> None:
-        self._feed.problem = problem
-        if not self.ready.done():
-            self.ready.set_exception(StreamFailed(problem))
+    id: str
+    subscription: dict[str, object]
+    next_seq: int
+    sent_at: dict[int, float] = field(default_factory=dict)
 
 
 class Audience:
-    """So many subscribers of one session, and somebody who sends to it."""
+    """Subscribers spread evenly over some sessions, and somebody who sends to one session after the other."""
 
-    def __init__(self, port: int, pid: int, token: str, session_id: UUID, *, graphql: bool) -> None:
-        self._port, self._pid, self._token, self._graphql = port, pid, token, graphql
-        self._session = encode("ses", session_id)
-        self._feed = _Feed()
-        self._subscribers: list[_Subscriber] = []
-        self._next_seq = 0
-        self.subscribe_seconds = 0.0
-        self.bytes_per_connection = 0.0
+    def __init__(self, port: int, pid: int, token: str, session_ids: Sequence[UUID], speaks: Speaks) -> None:
+        self._port, self._pid, self._token, self._speaks = port, pid, token, speaks
+        self._session_ids = [encode("ses", id_) for id_ in session_ids]
+        self._sessions: list[_Session] = []
+        self._subscribers: list[Subscriber] = []
+        self._arrivals = Arrivals()
+        self._sending: set[asyncio.Task[None]] = set()
+        self._sent = 0
 
-    async def gather(self, count: int) -> None:
-        """Connect and subscribe them all, and wait until each gets its events."""
-        self._next_seq, variables = await self._place()
-        before = resident_bytes(self._pid)
-        began = time.perf_counter()
-        loop = asyncio.get_running_loop()
-        for first in range(0, count, CONNECT_AT_ONCE):
-            opened = await asyncio.gather(
-                *(
-                    loop.create_connection(
-                        lambda: _Subscriber(self._port, self._token, variables, self._feed), "127.0.0.1", self._port
-                    )
-                    for _ in range(min(CONNECT_AT_ONCE, count - first))
-                )
-            )
-            self._subscribers += [subscriber for _, subscriber in opened]
-            async with asyncio.timeout(STUCK_SECONDS):
-                await asyncio.gather(*(subscriber.ready for _, subscriber in opened))
-        await asyncio.sleep(SETTLE_SECONDS)
-        # The first event that reaches everybody shows that all are subscribed.
-        await self._send_and_wait(1)
-        self.subscribe_seconds = time.perf_counter() - began
-        self.bytes_per_connection = (resident_bytes(self._pid) - before) / count
+    async def gather(self, count: int) -> Gathered:
+        """Connect and subscribe them all, and see that each gets its events. Raises StreamFailed."""
+        self._arrivals = Arrivals()
+        async with asking(self._port, SENDERS) as ask:
+            self._sessions = await asyncio.gather(*(self._session(ask, id_) for id_ in self._session_ids[:count]))
+        await rested(self._pid)
+        memory, began = resident_bytes(self._pid), time.perf_counter()
+        await self._subscribe(count)
+        # The protocol does not say when a subscription has begun. The server has nothing left to do then.
+        subscribed = await quiet(self._pid)
+        await self._send_once_to_each()
+        await rested(self._pid)
+        return Gathered(subscribed - began, (resident_bytes(self._pid) - memory) / count)
 
     async def saturate(self, seconds: float) -> Streamed:
-        """Send as fast as the events arrive, with a few messages under way, for so long."""
-        return await self._measure(seconds, pause=None)
+        """Send as fast as the events arrive, with some messages under way, for so long. Raises StreamFailed."""
+        under_way = UNDER_WAY if len(self._sessions) == 1 else SENDERS
+        async with asking(self._port, SENDERS) as ask:
+            began, cpu = self._begin()
+            while (now := time.perf_counter()) < began + seconds:
+                self._send(ask, now)
+                await self._arrive(self._sent - under_way + 1)
+                while len(self._sending) >= under_way:
+                    await asyncio.wait(self._sending, return_when=asyncio.FIRST_COMPLETED)
+            await self._all_arrive()
+            return self._seen(began, cpu)
 
-    async def pace(self, seconds: float, events_per_second: float) -> Streamed:
-        """Send so many events a second, which gives as many deliveries for every subscriber, for so long."""
-        return await self._measure(seconds, pause=EVENTS_PER_MESSAGE / events_per_second)
+    async def pace(self, seconds: float, deliveries_per_second: float) -> Streamed:
+        """Send so that so many events are delivered each second, whether they are or not. Raises StreamFailed.
+
+        An event's time begins when its message was to be sent: what waits for its turn is late too.
+        """
+        pause = self._deliveries_of_a_message / deliveries_per_second
+        async with asking(self._port, SENDERS) as ask:
+            began, cpu = self._begin()
+            due = began
+            while due < began + seconds:
+                await asyncio.sleep(due - time.perf_counter())
+                self._send(ask, due)
+                due += pause
+            await self._all_arrive()
+            return self._seen(began, cpu)
 
     async def leave(self) -> None:
         """Close all sockets."""
         for subscriber in self._subscribers:
-            if subscriber.transport is not None:
-                subscriber.transport.abort()
+            subscriber.leave()
         self._subscribers.clear()
-        await asyncio.sleep(0.5)
+        await quiet(self._pid)
 
-    async def _measure(self, seconds: float, pause: float | None) -> Streamed:
-        self._feed.latencies = []
-        cpu, began = time.process_time(), time.perf_counter()
-        sent = 0
-        while (now := time.perf_counter()) - began < seconds:
-            if pause is None:
-                await self._until((sent - MESSAGES_UNDER_WAY + 1) * EVENTS_PER_MESSAGE)
-            elif (wait := began + sent * pause - now) > 0:
-                await asyncio.sleep(wait)
-            await self._send()
-            sent += 1
-        await self._until(sent * EVENTS_PER_MESSAGE)
+    def _begin(self) -> tuple[float, float]:
+        """Count events anew from now; the times of the clock and of this process's CPU."""
+        self._arrivals.latencies, self._sent = array("d"), 0
+        for subscriber in self._subscribers:
+            subscriber.received = 0
+        for session in self._sessions:
+            session.sent_at.clear()
+        return time.perf_counter(), time.process_time()
+
+    def _seen(self, began: float, cpu: float) -> Streamed:
+        latencies = self._arrivals.latencies
         return Streamed(
-            len(self._subscribers),
-            len(self._feed.latencies),
-            time.perf_counter() - began,
-            self.subscribe_seconds,
-            self.bytes_per_connection,
-            time.process_time() - cpu,
-            latencies=self._feed.latencies,
+            subscribers=len(self._subscribers),
+            delivered=len(latencies),
+            seconds=time.perf_counter() - began,
+            late_seconds=latencies[-1],
+            client_cpu_seconds=time.process_time() - cpu,
+            latencies=latencies,
         )
 
-    async def _send_and_wait(self, messages: int) -> None:
-        self._feed.latencies = []
-        for _ in range(messages):
-            await self._send()
-        await self._until(messages * EVENTS_PER_MESSAGE)
+    @property
+    def _deliveries_of_a_message(self) -> int:
+        return EVENTS_PER_MESSAGE * len(self._subscribers) // len(self._sessions)
 
-    async def _send(self) -> None:
-        now = time.perf_counter()
-        for _ in range(EVENTS_PER_MESSAGE):
-            self._feed.sent_at[self._next_seq] = now
-            self._next_seq += 1
-        variables = {"input": {"sessionId": self._session, "text": TEXT}}
-        body = {"query": SEND, "variables": variables} if self._graphql else variables
-        await ask(self._port, request("/graphql" if self._graphql else "/send", body, self._token, self._port))
-
-    async def _until(self, events: int) -> None:
-        """Wait until so many events have reached everybody."""
-        wanted = events * len(self._subscribers)
-        async with asyncio.timeout(STUCK_SECONDS):
-            while len(self._feed.latencies) < wanted:
-                if self._feed.problem is not None:
-                    raise StreamFailed(self._feed.problem)
-                await asyncio.sleep(0.001)
-
-    async def _place(self) -> tuple[int, dict[str, object]]:
-        """The number of the next event, and the variables that a subscription goes on from there with."""
-        if not self._graphql:
-            body = request("/place", {"id": self._session}, self._token, self._port)
-            return orjson.loads(await ask(self._port, body))["data"]["next"], {"id": self._session}
-        body = request(
-            "/graphql", {"query": SESSION_PLACE, "variables": {"id": self._session}}, self._token, self._port
-        )
-        cursor = orjson.loads(await ask(self._port, body))["data"]["session"]["lastEventCursor"]
+    async def _session(self, ask: Ask, id_: str) -> _Session:
+        """A session, where its log ends, and what a subscription goes on from there with."""
+        if self._speaks is Speaks.PLAIN:
+            answer = orjson.loads(await ask(request("/place", {"id": id_}, self._token, self._port)))
+            return _Session(id_, {"query": EVENTS, "variables": {"id": id_}}, answer["data"]["next"])
+        body = {"query": SESSION_PLACE, "variables": {"id": id_}}
+        answer = orjson.loads(await ask(request("/graphql", body, self._token, self._port)))
+        cursor = answer["data"]["session"]["lastEventCursor"]
         seq = orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))[0]
-        return seq + 1, {"id": self._session, "after": cursor}
+        return _Session(id_, {"query": EVENTS, "variables": {"id": id_, "after": cursor}}, seq + 1)
+
+    async def _subscribe(self, count: int) -> None:
+        """Connect so many, some at once, and have them ask for their events."""
+        at_once = asyncio.Semaphore(CONNECT_AT_ONCE)
+
+        async def connect(subscriber: Subscriber) -> None:
+            async with at_once:
+                await asyncio.get_running_loop().create_connection(lambda: subscriber, "127.0.0.1", self._port)
+                await subscriber.ready
+
+        self._subscribers = [
+            Subscriber(self._port, self._token, session.subscription, session.sent_at, self._arrivals)
+            for session in itertools.islice(itertools.cycle(self._sessions), count)
+        ]
+        connecting = [asyncio.create_task(connect(subscriber)) for subscriber in self._subscribers]
+        try:
+            async with asyncio.timeout(STUCK_SECONDS):
+                await asyncio.gather(*connecting)
+        except (OSError, StreamFailed) as error:  # TimeoutError is an OSError
+            raise StreamFailed(f"Not all could subscribe: {error}") from None
+        finally:
+            for task in connecting:
+                task.cancel()
+            await asyncio.gather(*connecting, return_exceptions=True)
+
+    def _send(self, ask: Ask, now: float) -> None:
+        """Begin to send a message to the next session."""
+        session = self._sessions[self._sent % len(self._sessions)]
+        self._sent += 1
+        for _ in range(EVENTS_PER_MESSAGE):
+            session.sent_at[session.next_seq] = now
+            session.next_seq += 1
+        variables = {"input": {"sessionId": session.id, "text": TEXT}}
+        data = (
+            request("/send", variables, self._token, self._port)
+            if self._speaks is Speaks.PLAIN
+            else request("/graphql", {"query": SEND, "variables": variables}, self._token, self._port)
+        )
+        task = asyncio.create_task(self._answered(ask, data))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+
+    async def _answered(self, ask: Ask, data: bytes) -> None:
+        try:
+            await ask(data)
+        except (WrongAnswer, OSError) as error:  # TimeoutError is one
+            self._arrivals.fail(f"A message could not be sent: {error!r}")
+
+    async def _send_once_to_each(self) -> None:
+        async with asking(self._port, SENDERS) as ask:
+            self._begin()
+            for _ in self._sessions:
+                self._send(ask, time.perf_counter())
+            await self._all_arrive()
+
+    async def _arrive(self, messages: int) -> None:
+        """Wait until as many events have arrived as so many messages make."""
+        await self._arrivals.reach(messages * self._deliveries_of_a_message, STUCK_SECONDS)
+
+    async def _all_arrive(self) -> None:
+        await self._arrive(self._sent)
+        while self._sending:
+            await asyncio.wait(self._sending)
+        await self._arrivals.reach(0, 0)
+        sent, ahead = divmod(self._sent, len(self._sessions))
+        for number, subscriber in enumerate(self._subscribers):
+            expected = EVENTS_PER_MESSAGE * (sent + (number % len(self._sessions) < ahead))
+            if subscriber.received != expected:
+                raise StreamFailed(f"A subscriber got {subscriber.received} events of {expected}.")

@@ -12,6 +12,7 @@ import asyncpg
 from starlette.types import ASGIApp
 
 from app.serve import listen, server_for, tune_memory
+from bench.resting import rest_on_signal
 from core.crypto import digest
 from core.settings import Settings
 
@@ -72,4 +73,5 @@ def serve(app: ASGIApp, port: int) -> None:
     listener = listen(settings)
     server = server_for(app, settings)
     tune_memory()
+    rest_on_signal()
     server.run(sockets=[listener])

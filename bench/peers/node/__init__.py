@@ -10,21 +10,48 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 TOOLS = Path(__file__).parents[3] / ".tools" / "bin"
-_INSTALL_SECONDS = 300
+LEAST_VERSION = 22
+"""PostGraphile 5 starts on older ones, and then answers nothing."""
+ENVIRONMENT = {"NODE_ENV": "production", "GRAPHILE_ENV": "production"}
+_INSTALL_SECONDS = 600
 
 
 class NoNode(Exception):
     """Node.js or its packages cannot be had here; the message says what to do."""
 
 
-def command(kind: str, port: int, dsn: str) -> list[str]:
-    """How to run a peer: `yoga` (with graphql-ws for sockets) or `mercurius`. Installs the packages at first."""
-    path = os.pathsep.join((os.environ.get("PATH", ""), str(TOOLS)))
-    node, npm = shutil.which("node", path=path), shutil.which("npm", path=path)
-    if node is None or npm is None:
-        raise NoNode("--peers needs node and npm (Node.js 20 or later) in PATH; leave it out for the other peers.")
-    if not (HERE / "node_modules" / ".package-lock.json").exists():
-        done = subprocess.run([npm, "ci", "--silent"], cwd=HERE, timeout=_INSTALL_SECONDS, stdout=sys.stderr)
+def command(kind: str, port: int, dsn: str, *more: str) -> list[str]:
+    """How to run a peer: `yoga` (with graphql-ws for sockets), `mercurius` or `postgraphile`."""
+    script = ["postgraphile.mjs"] if kind == "postgraphile" else ["server.mjs", kind]
+    return [_found("node"), "--expose-gc", str(HERE / script[0]), *script[1:], str(port), dsn, *more]
+
+
+def install() -> str:
+    """Install the packages where they are not; the version of Node.js. Raises NoNode."""
+    version = subprocess.run([_found("node"), "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    if int(version.lstrip("v").partition(".")[0]) < LEAST_VERSION:
+        raise NoNode(f"--peers needs Node.js {LEAST_VERSION} or later, and finds {version}.")
+    installed, wanted = HERE / "node_modules" / ".package-lock.json", HERE / "package-lock.json"
+    if not installed.exists() or installed.stat().st_mtime < wanted.stat().st_mtime:
+        npm = [_found("npm"), "ci", "--silent", "--no-audit", "--no-fund"]
+        done = subprocess.run(
+            npm, cwd=HERE, env=os.environ | {"PATH": _path()}, timeout=_INSTALL_SECONDS, stdout=sys.stderr
+        )
         if done.returncode != 0:
             raise NoNode(f"npm could not install the peers in {HERE}; leave --peers out for the other peers.")
-    return [node, str(HERE / "server.mjs"), kind, str(port), dsn]
+        installed.touch()
+    return version
+
+
+def _found(program: str) -> str:
+    found = shutil.which(program, path=_path())
+    if found is None:
+        raise NoNode(
+            f"--peers needs {program} (Node.js {LEAST_VERSION} or later) in PATH; leave it out for the others."
+        )
+    return found
+
+
+def _path() -> str:
+    """The project's own tools first: they are of the same version for everybody."""
+    return os.pathsep.join((str(TOOLS), os.environ.get("PATH", "")))

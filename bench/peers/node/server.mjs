@@ -1,10 +1,10 @@
-// The read documents of bench/cases.py, and a stream, by the usual Node.js servers.
+// The documents of bench/cases.py, and the stream, by the usual Node.js servers.
 //
 //   node server.mjs yoga PORT DATABASE_URL         graphql-yoga with data loaders; graphql-ws for sockets
-//   node server.mjs mercurius PORT DATABASE_URL    mercurius on fastify with its JIT and its loaders
+//   node server.mjs mercurius PORT DATABASE_URL    mercurius on fastify with its JIT, its loaders and its subscriptions
 //
-// Both check the same tokens as the product, remembered as long. Their sendMessage only announces: it writes nothing.
-import { createHash } from 'node:crypto';
+// Both check the same tokens as the product, remembered as long, and send a message by the same statements. With a
+// fourth argument, `announce`, sendMessage writes nothing: it only tells the subscribers.
 import { EventEmitter, on } from 'node:events';
 import { createServer } from 'node:http';
 import { makeExecutableSchema } from '@graphql-tools/schema';
@@ -13,67 +13,15 @@ import Fastify from 'fastify';
 import { useServer } from 'graphql-ws/use/ws';
 import { createYoga } from 'graphql-yoga';
 import mercurius from 'mercurius';
-import pg from 'pg';
 import { WebSocketServer } from 'ws';
+import { callers, KEEP_ALIVE_MS, poolOf, read, shown } from './common.mjs';
+import { announced, stored } from './sending.mjs';
 
-const [kind, port, databaseUrl] = process.argv.slice(2);
-const REMEMBERED_MS = 1000;
-
-// What PostgreSQL says in its own words: 2025-01-01 00:00:00+00, and counts as numbers.
-pg.types.setTypeParser(pg.types.builtins.TIMESTAMPTZ, (text) => text.replace(' ', 'T') + ':00');
-pg.types.setTypeParser(pg.types.builtins.INT8, Number);
-const url = new URL(databaseUrl.replace('@/', '@localhost/'));
-const pool = new pg.Pool({
-  host: url.searchParams.get('host'),
-  port: Number(url.searchParams.get('port')),
-  user: url.username,
-  database: url.pathname.slice(1),
-  max: 10,
-});
-
+const [kind, port, databaseUrl, mode] = process.argv.slice(2);
+const announcing = mode === 'announce';
+const pool = poolOf(databaseUrl);
+const callerOf = callers(pool);
 const rows = async (name, text, values) => (await pool.query({ name, text, values })).rows;
-
-const DIGITS = '0123456789abcdefghjkmnpqrstvwxyz';
-const shown = (prefix, uuid) => {
-  const hex = '00' + uuid.replaceAll('-', '');
-  let text = prefix + '_';
-  // 130 bits, five at a time: of 34 hexadecimal digits, the first six bits are nothing.
-  let value = 0;
-  let bits = -6;
-  for (const digit of hex) {
-    value = ((value << 4) | Number.parseInt(digit, 16)) & 0xfff;
-    bits += 4;
-    while (bits >= 5) {
-      bits -= 5;
-      text += DIGITS[(value >> bits) & 31];
-    }
-  }
-  return text;
-};
-const read = (id) => {
-  let value = 0n;
-  for (const digit of id.slice(id.lastIndexOf('_') + 1)) value = (value << 5n) | BigInt(DIGITS.indexOf(digit));
-  const hex = value.toString(16).padStart(32, '0');
-  return [8, 12, 16, 20, 32].map((end, at) => hex.slice([0, 8, 12, 16, 20][at], end)).join('-');
-};
-
-const remembered = new Map();
-const callerOf = async (authorization = '') => {
-  const key = createHash('sha256').update(authorization.replace(/^Bearer /, '')).digest();
-  const name = key.toString('base64');
-  const known = remembered.get(name);
-  if (known && Date.now() - known.at < REMEMBERED_MS) return known.caller;
-  const [caller] = await rows(
-    'caller',
-    `SELECT u.id AS user_id, u.organization_id FROM access_tokens t JOIN users u ON u.id = t.user_id
-     WHERE t.secret_hash = $1 AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > now())
-       AND u.deactivated_at IS NULL`,
-    [key],
-  );
-  if (!caller) throw new Error('unknown token');
-  remembered.set(name, { at: Date.now(), caller });
-  return caller;
-};
 
 const typeDefs = `
   scalar DateTime
@@ -99,7 +47,8 @@ const typeDefs = `
 `;
 
 const COLUMNS = `id, title, status, runtime, permission_mode AS "permissionMode", message_count AS "messageCount",
-  tool_execution_count AS "toolExecutionCount", created_at AS "createdAt", updated_at AS "updatedAt", owner_id`;
+  tool_execution_count AS "toolExecutionCount", created_at AS "createdAt", updated_at AS "updatedAt", owner_id,
+  last_event_seq`;
 
 const usersOf = async (ids) => {
   const found = await rows('users', 'SELECT id, name FROM users WHERE id = ANY($1::uuid[])', [ids]);
@@ -129,19 +78,16 @@ const countsOf = async (ids) => {
   return ids.map((id) => bySession.get(id) ?? 0);
 };
 
-const events = new EventEmitter().setMaxListeners(0);
-let seq = 0;
-const announce = (sessionId, name, data) => {
-  seq += 1;
-  events.emit(sessionId, { seq, type: 'CUSTOM', name, at: new Date().toISOString(), data });
-};
+// Where an announced session's log would end. No event of these peers can be had again: the cursor only says its place.
+const places = new Map();
+const placeOf = (session) => (announcing ? (places.get(shown('ses', session.id)) ?? 0) : session.last_event_seq);
 
 const resolvers = {
   User: { id: (user) => shown('usr', user.id) },
   Message: { id: (message) => shown('msg', message.id) },
   Session: {
     id: (session) => shown('ses', session.id),
-    lastEventCursor: () => Buffer.from(JSON.stringify([seq, {}])).toString('base64url'),
+    lastEventCursor: (session) => Buffer.from(JSON.stringify([placeOf(session), {}])).toString('base64url'),
   },
   Query: {
     session: async (_, { id }, { caller }) =>
@@ -164,28 +110,28 @@ const resolvers = {
     },
   },
   Mutation: {
-    sendMessage: (_, { input: { sessionId, text } }) => {
-      const id = crypto.randomUUID();
-      const data = { messageId: shown('msg', id), runId: shown('run', id), role: 'user', text };
-      announce(sessionId, 'quarterdeck.message.sent', data);
-      const message = { id, role: 'USER', status: 'COMPLETE', seq, text, createdAt: new Date().toISOString() };
-      announce(sessionId, 'quarterdeck.run.queued', { runId: data.runId, number: seq });
-      return { message };
+    sendMessage: async (_, { input: { sessionId, text } }, { caller }) => {
+      const sent = announcing ? announced(places, sessionId, text) : await stored(pool, caller, sessionId, text);
+      for (const event of sent.events) await publish(sessionId, { sessionEvents: event });
+      return { message: sent.message };
     },
   },
 };
 
-async function* follow(sessionId) {
-  for await (const [event] of on(events, sessionId)) yield { sessionEvents: event };
-}
-const Subscription = { sessionEvents: { subscribe: (_, { sessionId }) => follow(sessionId) } };
-
+let publish;
 if (kind === 'yoga') {
+  const events = new EventEmitter().setMaxListeners(0);
+  publish = (sessionId, payload) => events.emit(sessionId, payload);
   const schema = makeExecutableSchema({
     typeDefs,
     resolvers: {
       ...resolvers,
-      Subscription,
+      Subscription: {
+        sessionEvents: {
+          subscribe: (_, { sessionId }) => on(events, sessionId),
+          resolve: ([payload]) => payload.sessionEvents,
+        },
+      },
       Session: {
         ...resolvers.Session,
         owner: (session, _, { owners }) => owners.load(session.owner_id),
@@ -213,7 +159,7 @@ if (kind === 'yoga') {
       };
     },
   });
-  const server = createServer((request, response) =>
+  const server = createServer({ keepAliveTimeout: KEEP_ALIVE_MS }, (request, response) =>
     request.url === '/readyz' ? response.end('{}') : yoga(request, response),
   );
   useServer(
@@ -222,11 +168,15 @@ if (kind === 'yoga') {
   );
   server.listen(Number(port), '127.0.0.1');
 } else {
-  const app = Fastify();
+  const app = Fastify({ keepAliveTimeout: KEEP_ALIVE_MS });
   app.get('/readyz', async () => ({}));
   app.register(mercurius, {
     schema: typeDefs,
-    resolvers,
+    resolvers: {
+      ...resolvers,
+      Subscription: { sessionEvents: { subscribe: (_, { sessionId }, { pubsub }) => pubsub.subscribe(sessionId) } },
+    },
+    subscription: { onConnect: async ({ payload }) => ({ caller: await callerOf(payload.authorization) }) },
     jit: 1,
     context: async (request) => ({ caller: await callerOf(request.headers.authorization) }),
     loaders: {
@@ -240,6 +190,6 @@ if (kind === 'yoga') {
       Messages: { totalCount: async (queries) => countsOf(queries.map(({ obj }) => obj.session_id)) },
     },
   });
+  publish = (topic, payload) => app.graphql.pubsub.publish({ topic, payload });
   app.listen({ port: Number(port), host: '127.0.0.1' });
 }
-process.on('SIGTERM', () => process.exit(0));
