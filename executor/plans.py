@@ -30,7 +30,7 @@ from executor.inputs import Variables
 from executor.run import Run
 from executor.sources import Outline
 
-LARGEST_WEIGHT = 50_000
+LARGEST_WEIGHT = 20_000
 """Fields of all plans together; with the document's part each takes 1 to 2 KB."""
 MOST_VARIANTS = 8
 """Ways of one operation's @skip and @include that are kept."""

@@ -33,8 +33,8 @@ from schema.limits import check_size
 from schema.persisted import PersistedDocuments, Reference
 from schema.plans import outline_of
 
-CACHE_CHARACTERS = 1_000_000
-REGISTERED_CHARACTERS = 2_000_000
+CACHE_CHARACTERS = 400_000
+REGISTERED_CHARACTERS = 1_000_000
 """Registered documents and their plans have a place of their own, where no flood of others pushes them out."""
 
 

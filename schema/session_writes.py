@@ -24,6 +24,7 @@ from schema.fields import (
     column,
     decode_ids,
     enum_type,
+    id_column,
     input_type,
     mutation,
     nested,
@@ -123,7 +124,8 @@ enum_type(
     {
         "CREATED": "It was made.",
         "UPDATED": "It changed, or something happened in it.",
-        "REMOVED": "It changed, and the filter does not take it (any more): drop it from your list if it is there.",
+        "REMOVED": "It changed, and the filter does not take it (any more), or you may not see it any more: drop it "
+        "from your list if it is there.",
     },
 )
 
@@ -372,7 +374,8 @@ class SessionChange:
     cursor: Cursor = column("Pass the last one as `after` to go on from there.")
     kind: SessionChangeKind = column("What happened.")
     at: datetime = column("When.")
-    session: Session = column("The session, as it now is.")
+    session_id: strawberry.ID = id_column("Session", "Which session.", name="session_id")
+    session: Session | None = column("The session, as it now is; null where you may not see it any more.")
 
 
 @strawberry.type

@@ -20,6 +20,7 @@ from core.paging import decode_cursor, encode_cursor
 from core.permissions import Actor
 from models.base import Query
 from models.sessions import Session, SessionRow
+from models.sharing import SESSION
 from services.parts import parts
 from services.sessions.pruning import KEPT_DAYS, has_pruned_after
 from services.work import organization_channel
@@ -33,13 +34,13 @@ WATCHFUL_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class SessionChange:
-    """A session that was made or changed; `session` is as it is now."""
+    """A session that was made or changed; `session` is as it is now, None where the actor may not see it any more."""
 
     cursor: str
     kind: str
     session_id: UUID
     at: datetime
-    session: SessionRow
+    session: SessionRow | None
 
 
 async def current_cursor(actor: Actor) -> str:
@@ -53,9 +54,11 @@ async def session_changes(
     """Changes after a cursor (None: from now on) of the sessions the actor may see and the filter takes.
 
     A change that the filter does not take is told as REMOVED, once until the filter takes the session again: whoever
-    keeps a list may have it there. Raises CursorExpired where changes after the cursor are no longer kept.
+    keeps a list may have it there. So is one of a session that the actor was told of, or was given access to, and may
+    not see any more. Raises CursorExpired where changes after the cursor are no longer kept.
     """
     removed: set[UUID] = set()
+    told: set[UUID] = set()
     kept = after is None
     xid, id_ = _position(after or await current_cursor(actor))
     while True:
@@ -77,17 +80,18 @@ async def session_changes(
                     kept = True
                     for row in rows:
                         xid, id_ = row["xid"], row["id"]
-                        session, kind = row["session"], row["kind"]
-                        if session is None:
-                            continue
-                        if matches(session):
-                            removed.discard(session["id"])
-                        elif kind == "CREATED" or session["id"] in removed:
+                        session, session_id, kind = row["session"], row["session_id"], row["kind"]
+                        if session is not None and matches(session):
+                            removed.discard(session_id)
+                            told.add(session_id)
+                        elif session_id in removed or (
+                            kind == "CREATED" if session else not (row["had_access"] or session_id in told)
+                        ):
                             continue
                         else:
-                            removed.add(session["id"])
+                            removed.add(session_id)
                             kind = "REMOVED"
-                        yield SessionChange(encode_cursor(str(xid), id_), kind, session["id"], row["at"], session)
+                        yield SessionChange(encode_cursor(str(xid), id_), kind, session_id, row["at"], session)
                     wait = SOON_SECONDS if time.monotonic() < watchful_until else LOOK_ANYWAY_SECONDS
                     if len(rows) == PAGE:
                         wait = 0.0
@@ -116,8 +120,25 @@ async def _read(actor: Actor, xid: int, id_: int) -> list[dict[str, Any]]:
             row=SessionRow,
         )
     }
+    had_access = await _had_access(actor, {change["session_id"] for change in changes} - seen.keys())
     # Those the actor may not see are kept as None: the reader's place moves on over them.
-    return [dict(change) | {"session": seen.get(change["session_id"])} for change in changes]
+    return [
+        dict(change) | {"session": seen.get(change["session_id"]), "had_access": change["session_id"] in had_access}
+        for change in changes
+    ]
+
+
+async def _had_access(actor: Actor, session_ids: set[UUID]) -> set[UUID]:
+    """Those of these sessions that the actor was once given access to: that they are there is no news to them."""
+    if not session_ids or actor.user_id is None:
+        return set()
+    rows = await db.fetch(
+        "SELECT DISTINCT resource_id FROM grants WHERE resource_kind = $1 AND resource_id = ANY($2) AND user_id = $3",
+        SESSION,
+        list(session_ids),
+        actor.user_id,
+    )
+    return {row["resource_id"] for row in rows}
 
 
 def _position(after: str) -> tuple[int, int]:

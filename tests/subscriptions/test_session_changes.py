@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from contextvars import Context
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
@@ -15,8 +17,11 @@ from core.errors import BadInput
 from core.paging import encode_cursor
 from core.permissions import Actor, Role
 from models.sessions import SessionRow, Visibility
+from models.sharing import AccessLevel
 from resolvers.sessions import SessionFilter
 from services.sessions.lifecycle import NewSession, SessionChanges, complete_session, create_session, update_session
+from services.sharing.giving import Terms
+from services.sharing.grants import revoke_grant, share_session
 from subscriptions.session_changes import SessionChange, current_cursor, session_changes
 from tests.services.identity_help import House, a_house
 
@@ -58,13 +63,19 @@ async def test_a_transaction_that_commits_late_is_not_passed_by(actor: Actor) ->
             actor.organization_id,
             early,
         )
-        late = await made(actor, "committed first")
-        async with feed(actor, start) as changes:
-            reading = asyncio.ensure_future(anext(changes))
-            await asyncio.wait({reading}, timeout=0.5)
-            assert not reading.done()
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
+
+        async def meanwhile() -> UUID:
+            late = await made(actor, "committed first")
+            async with feed(actor, start) as changes:
+                reading = asyncio.ensure_future(anext(changes))
+                await asyncio.wait({reading}, timeout=0.5)
+                assert not reading.done()
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
+            return late
+
+        # In a context of its own: what is done in this one is part of the transaction.
+        late = await asyncio.create_task(meanwhile(), context=Context())
     async with feed(actor, start) as changes:
         assert [(await anext(changes)).session_id, (await anext(changes)).session_id] == [early, late]
 
@@ -95,6 +106,9 @@ async def test_only_what_one_may_see_is_told(house: House) -> None:
         theirs = await made(stranger, "theirs")
         assert (await anext(foreign)).session_id == theirs
         await update_session(owner, open_, SessionChanges(visibility=Visibility.PRIVATE))
+        change = await anext(seen)
+        assert (change.kind, change.session_id, change.session) == ("REMOVED", open_, None)
+        await update_session(owner, open_, SessionChanges(title="between us"))
         after = await made(owner, "after", visibility=Visibility.ORGANIZATION)
         assert (await anext(seen)).session_id == after
 
@@ -145,3 +159,27 @@ async def test_cursors_that_are_none(actor: Actor) -> None:
     ):
         with pytest.raises(BadInput):
             await anext(session_changes(actor, everything, after))
+
+
+async def test_who_loses_access_is_told_to_drop_the_session_and_nobody_else_hears_of_it(house: House) -> None:
+    owner, guest, stranger = house.actor(Role.MEMBER), house.actor(Role.VIEWER), house.actor(Role.ADMIN)
+    stranger = replace(stranger, role=Role.MEMBER)
+    session = await made(owner, "shared")
+    assert guest.user_id is not None
+    start = await current_cursor(guest)
+    [grant] = await share_session(owner, session, Terms(AccessLevel.READ), users=[guest.user_id])
+    async with feed(guest, start) as changes, feed(stranger, start) as others:
+        change = await anext(changes)
+        assert (change.kind, change.session and change.session["title"]) == ("UPDATED", "shared")
+        hearing = asyncio.ensure_future(anext(others))
+        await revoke_grant(owner, grant["id"])
+        change = await anext(changes)
+        assert (change.kind, change.session_id, change.session) == ("REMOVED", session, None)
+        await made(guest, "their own")
+        assert (await anext(changes)).kind == "CREATED"
+        assert not hearing.done()
+        hearing.cancel()
+        await asyncio.gather(hearing, return_exceptions=True)
+    # Who was away while it ended hears of it too.
+    async with feed(guest, start) as changes:
+        assert [(await anext(changes)).kind for _ in range(2)] == ["REMOVED", "CREATED"]
