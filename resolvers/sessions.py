@@ -139,6 +139,7 @@ def result_of_tools(column: str) -> Batch:
 
 messages_of_sessions = children("messages", MessageRow, "session_id")
 runs_of_sessions = children("runs", RunRow, "session_id", order="number")
+queue_of_sessions = children("runs", RunRow, "session_id", order="number", where="status = 'QUEUED'")
 tools_of_sessions = children("tool_executions", ToolExecutionRow, "session_id", columns=TOOL_COLUMNS)
 approvals_of_sessions = children("approvals", ApprovalRow, "session_id")
 pending_approvals_of_sessions = children("approvals", ApprovalRow, "session_id", where="status = 'PENDING'")

@@ -11,6 +11,7 @@ from strawberry.schema.config import StrawberryConfig
 
 from core.errors import ErrorCode
 from schema.activity import ActivityQuery
+from schema.activity_feed import ACTIVITIES, ActivityFeedQuery, ActivityFeedSubscription
 from schema.audit import AuditQuery
 from schema.environment import EnvironmentMutation, EnvironmentQuery
 from schema.fields import enum_type, read
@@ -32,10 +33,11 @@ QUERIES: Sequence[type] = (
     McpServerQuery,
     EnvironmentQuery,
     ActivityQuery,
+    ActivityFeedQuery,
     AuditQuery,
 )
 MUTATIONS: Sequence[type] = (IdentityMutation, SessionMutation, McpServerMutation, EnvironmentMutation)
-SUBSCRIPTIONS: Sequence[type] = (SessionSubscription,)
+SUBSCRIPTIONS: Sequence[type] = (SessionSubscription, ActivityFeedSubscription)
 
 enum_type(
     ErrorCode,
@@ -64,7 +66,7 @@ def build_schema() -> strawberry.Schema:
         query=_merged("Query", "Everything that can be read.", QUERIES),
         mutation=_merged("Mutation", "Everything that can be changed.", MUTATIONS),
         subscription=_merged("Subscription", "Everything that can be followed live.", SUBSCRIPTIONS),
-        types=[ErrorCode],
+        types=[ErrorCode, *ACTIVITIES],
         config=StrawberryConfig(default_resolver=read, scalar_map=SCALARS),
     )
 

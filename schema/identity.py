@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import strawberry
 
 from core import permissions
 from core.permissions import Actor
 from models import identity as models
+from resolvers import activity_feed as feeds
 from resolvers import identity as reads
+from schema.activity_filter import FeedFilter, OldestFirst, feed_by
 from schema.connections import After, Connection, First
 from schema.context import Info
 from schema.fields import (
@@ -25,6 +27,11 @@ from schema.fields import (
     object_type,
     query,
 )
+
+if TYPE_CHECKING:
+    from schema.activity_feed import Activity
+
+LazyActivity = Annotated["Activity", strawberry.lazy("schema.activity_feed")]
 
 Role = enum_type(
     permissions.Role,
@@ -92,6 +99,12 @@ class Team(Node):
     @nested(reads.members_of_teams)
     def members(self, first: First = None, after: After = None) -> Connection[User]:
         """Who is in it."""
+
+    @nested(feed_by(feeds.feed_of_teams))
+    def activity(
+        self, first: First = None, after: After = None, filter: FeedFilter = None, oldest_first: OldestFirst = False
+    ) -> Connection[LazyActivity]:
+        """Who did what in the sessions of its members, as far as you may see them, the latest first."""
 
 
 @entity(models.UserRow)

@@ -13,8 +13,10 @@ from strawberry.scalars import JSON
 from core.ids import decode
 from core.permissions import Permission
 from models import sessions as models
+from resolvers import activity_feed as feeds
 from resolvers import sessions as reads
 from resolvers.identity import user_in
+from schema.activity_filter import FeedFilter, OldestFirst, feed_by
 from schema.connections import After, Connection, First
 from schema.fields import (
     Info,
@@ -34,10 +36,12 @@ from services.sessions.options import load_options
 from subscriptions.sessions import event_cursor
 
 if TYPE_CHECKING:
+    from schema.activity_feed import Activity
     from schema.identity import User
     from schema.mcp_servers import McpServer
 
 LazyUser = Annotated["User", strawberry.lazy("schema.identity")]
+LazyActivity = Annotated["Activity", strawberry.lazy("schema.activity_feed")]
 LazyMcpServer = Annotated["McpServer", strawberry.lazy("schema.mcp_servers")]
 
 SessionStatus = enum_type(
@@ -431,6 +435,16 @@ class Session(Node):
     @nested(reads.pending_approvals_of_sessions)
     def pending_approvals(self, first: First = None, after: After = None) -> Connection[Approval]:
         """Decisions that are waited for now."""
+
+    @nested(reads.queue_of_sessions)
+    def queue(self, first: First = None, after: After = None) -> Connection[Run]:
+        """The runs that wait for their turn or for a worker, in the order in which they will be executed."""
+
+    @nested(feed_by(feeds.feed_of_sessions))
+    def activity(
+        self, first: First = None, after: After = None, filter: FeedFilter = None, oldest_first: OldestFirst = False
+    ) -> Connection[LazyActivity]:
+        """Who did what in it, the latest first."""
 
 
 @input_type
