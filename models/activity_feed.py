@@ -6,9 +6,7 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import Protocol
 
-from core.permissions import Actor
-from models.base import Row, Scope
-from models.sessions import in_visible_session
+from models.base import Row
 
 
 class ActivityKind(StrEnum):
@@ -81,6 +79,7 @@ _NAMES = {
         *("handoff.cancelled", "handoff.undone", "handoff.expired"),
     ),
 }
+_RARE_KINDS = set(_NAMES) - {ActivityKind.MESSAGE_SENT, ActivityKind.SESSION_STATUS_CHANGED}
 _BY_NAME = {f"quarterdeck.{name}": kind for kind, names in _NAMES.items() for name in names}
 
 INDEXED = (
@@ -89,6 +88,12 @@ INDEXED = (
 )
 """What the feed's indexes leave out: events that are never activities, and come in numbers. A statement that is to use
 these indexes has the same words in its WHERE."""
+
+RARE = (
+    "type = 'CUSTOM' AND name NOT IN ('quarterdeck.message.sent', 'quarterdeck.session.status', "
+    "'quarterdeck.run.queued', 'quarterdeck.message.copied')"
+)
+"""What has an index by name: what happens now and then, and would else be looked for among all that happens often."""
 
 COLUMNS = ", ".join(
     f"session_events.{name}"
@@ -116,6 +121,11 @@ def may_be_activity(type_: str, name: str | None) -> bool:
     return type_ in _BY_TYPE or (name or "") in _BY_NAME
 
 
+def is_rare(kinds: Iterable[ActivityKind]) -> bool:
+    """Whether all events of these kinds are in the index of rare ones."""
+    return set(kinds) <= _RARE_KINDS
+
+
 def events_of(kinds: Iterable[ActivityKind]) -> tuple[list[str], list[str]]:
     """The types and the names of the events of some kinds of activity."""
     wanted = set(kinds)
@@ -125,19 +135,6 @@ def events_of(kinds: Iterable[ActivityKind]) -> tuple[list[str], list[str]]:
     )
 
 
-def visible_to(actor: Actor) -> Scope:
-    """Activities are as visible as the sessions they happened in; an admin's index needs no look at the sessions."""
-    if actor.is_admin:
-        return Scope("session_events.organization_id = {}", (actor.organization_id,))
-    sessions = in_visible_session("session_events", actor)
-    return Scope(
-        f"session_events.organization_id = {{}} AND {sessions.condition}", (actor.organization_id, *sessions.args)
-    )
-
-
-def sessions_of_team(team_id: str) -> str:
-    """SQL: the ids of the sessions that are a team's, which are those of its members. `team_id` is an expression."""
-    return (
-        "SELECT of_member.id FROM sessions of_member JOIN team_members ON team_members.user_id = of_member.owner_id "
-        f"WHERE team_members.team_id = {team_id}"
-    )
+def in_team(team: str) -> str:
+    """SQL: which `sessions` are a team's, those of its members. `team` is an expression that compares: `= $1`."""
+    return f"sessions.owner_id IN (SELECT team_members.user_id FROM team_members WHERE team_members.team_id {team})"

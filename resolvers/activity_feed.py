@@ -17,7 +17,7 @@ from core.ids import decode
 from core.paging import Page, SharedCount, cut, decode_cursor, encode_cursor, not_a_cursor, page_size
 from core.permissions import Actor, ActorKind, Permission
 from models import activity_feed as models
-from models.activity_feed import COLUMNS, INDEXED, ActivityKind, ActivityRow, Event
+from models.activity_feed import COLUMNS, INDEXED, RARE, ActivityKind, ActivityRow, Event, in_team
 from models.base import Query, Row, Scope
 from models.identity import Team, TeamRow, User, UserRow
 from models.sessions import MessageRow, Session, SessionRow, in_visible_session
@@ -41,14 +41,19 @@ class ActivityFilter:
 
     def conditions(self, query: Query) -> list[str]:
         """The filter in SQL, with what makes an event an activity."""
-        types, names = models.events_of(ActivityKind if self.kinds is None else self.kinds)
-        found = [
-            INDEXED,
-            f"(session_events.type = ANY({query.arg(types)}) OR session_events.name = ANY({query.arg(names)}))",
-            "(session_events.type <> 'RUN_FINISHED' OR session_events.data ->> 'outcome' IS DISTINCT FROM 'interrupt')",
-        ]
+        kinds = list(ActivityKind) if self.kinds is None else self.kinds
+        types, names = models.events_of(kinds)
+        if models.is_rare(kinds):
+            found = [RARE, f"session_events.name {_among(names, query)}"]
+        else:
+            found = [
+                INDEXED,
+                f"(session_events.type {_among(types, query)} OR session_events.name {_among(names, query)})",
+                "(session_events.type <> 'RUN_FINISHED' "
+                "OR session_events.data ->> 'outcome' IS DISTINCT FROM 'interrupt')",
+            ]
         if self.actor_ids is not None:
-            found.append(f"session_events.actor_id = ANY({query.arg(list(self.actor_ids))})")
+            found.append(f"session_events.actor_id {_among(list(self.actor_ids), query)}")
         if self.actor_kinds is not None:
             found.append(f"session_events.actor_kind = ANY({query.arg([kind.value for kind in self.actor_kinds])})")
         if self.since is not None:
@@ -76,10 +81,10 @@ async def feed(
     """What happened in all sessions that the actor may see, by time."""
     size = page_size(first)
     query = Query()
-    conditions = _seen(actor, filter_, query)
+    few = actor.is_admin or await _are_few(Session.visible_to(actor))
+    conditions = [*_seen(actor, query, few=few), *filter_.conditions(query), _beyond(query, after, descending)]
     rows = await _fetch(
-        f"SELECT {COLUMNS} FROM session_events WHERE {_and(conditions, _beyond(query, after, descending))} "
-        f"ORDER BY {_order(descending)} LIMIT {size + 1}",
+        f"SELECT {COLUMNS} FROM session_events WHERE {_and(conditions)} ORDER BY {_order(descending)} LIMIT {size + 1}",
         query,
     )
     return cut(rows, size, _cursor, partial(_count, actor, filter_), after=after)
@@ -87,8 +92,8 @@ async def feed(
 
 async def _count(actor: Actor, filter_: ActivityFilter) -> int:
     query = Query()
-    found = _seen(actor, filter_, query)
-    return await db.fetchval(f"SELECT count(*) FROM session_events WHERE {_and(found)}", *query.args)  # type: ignore[no-any-return]
+    conditions = [*_seen(actor, query, few=True), *filter_.conditions(query)]
+    return await db.fetchval(f"SELECT count(*) FROM session_events WHERE {_and(conditions)}", *query.args)  # type: ignore[no-any-return]
 
 
 async def _of_sessions(actor: Actor, sessions: Sequence[Any], args: dict[str, Any]) -> list[Any]:
@@ -113,7 +118,7 @@ async def _of_sessions(actor: Actor, sessions: Sequence[Any], args: dict[str, An
     found: dict[UUID, list[ActivityRow]] = {id_: [] for id_ in ids}
     for row in rows:
         found[row["session_id"]].append(row)
-    counts = SharedCount(partial(_count_of, "session_events.session_id = parent.id", filter_, Scope("true"), ids))
+    counts = SharedCount(partial(_count_of, lambda _: ["session_events.session_id = parent.id"], filter_, ids))
     return [cut(found[s["id"]], size, _cursor_in_session, partial(counts.of, s["id"]), after=after) for s in sessions]
 
 
@@ -123,32 +128,41 @@ async def _of_teams(actor: Actor, teams: Sequence[Any], args: dict[str, Any]) ->
     filter_: ActivityFilter = args["filter"]
     descending: bool = args["descending"]
     ids = list({team["id"] for team in teams})
+    few = await _are_few(Scope(in_team("= ANY({})"), [ids]))
     query = Query()
     wanted = query.arg(ids)
-    conditions = [_IN_TEAM, *_seen(actor, filter_, query)]
+    conditions = [
+        *_seen(actor, query, few=few, of_team="= parent.id"),
+        *filter_.conditions(query),
+        _beyond(query, after, descending),
+    ]
     rows = await _fetch(
         f"SELECT parent.id AS of_parent, child.* FROM unnest({wanted}::uuid[]) AS parent(id) CROSS JOIN LATERAL ("
-        f"SELECT {COLUMNS} FROM session_events WHERE {_and(conditions, _beyond(query, after, descending))} "
+        f"SELECT {COLUMNS} FROM session_events WHERE {_and(conditions)} "
         f"ORDER BY {_order(descending)} LIMIT {size + 1}) AS child",
         query,
     )
     found: dict[UUID, list[ActivityRow]] = {id_: [] for id_ in ids}
     for row in rows:
         found[row["of_parent"]].append(row)
-    counts = SharedCount(partial(_count_of, _IN_TEAM, filter_, models.visible_to(actor), ids))
+
+    def belongs(query: Query) -> list[str]:
+        return _seen(actor, query, few=True, of_team="= parent.id")
+
+    counts = SharedCount(partial(_count_of, belongs, filter_, ids))
     return [cut(found[t["id"]], size, _cursor, partial(counts.of, t["id"]), after=after) for t in teams]
 
-
-_IN_TEAM = f"session_events.session_id IN ({models.sessions_of_team('parent.id')})"
 
 feed_of_sessions = needing(Permission.SESSIONS_READ, _of_sessions)
 feed_of_teams = needing(Permission.SESSIONS_READ, _of_teams)
 
 
-async def _count_of(belongs: str, filter_: ActivityFilter, scope: Scope, ids: list[UUID]) -> Mapping[UUID, int]:
+async def _count_of(
+    belongs: Callable[[Query], list[str]], filter_: ActivityFilter, ids: list[UUID]
+) -> Mapping[UUID, int]:
     query = Query()
     wanted = query.arg(ids)
-    conditions = [belongs, query.scope(scope), *filter_.conditions(query)]
+    conditions = [*belongs(query), *filter_.conditions(query)]
     rows = await db.fetch(
         f"SELECT parent.id, count(*) AS n FROM unnest({wanted}::uuid[]) AS parent(id) CROSS JOIN LATERAL ("
         f"SELECT FROM session_events WHERE {_and(conditions)}) AS child GROUP BY 1",
@@ -194,8 +208,33 @@ message_named = _named_in_data(
 # -- statements
 
 
-def _seen(actor: Actor, filter_: ActivityFilter, query: Query) -> list[str]:
-    return [query.scope(models.visible_to(actor)), *filter_.conditions(query)]
+FEW = 500
+"""Sessions of which everything is read and put in order sooner than they are found along the index of the feed."""
+
+
+async def _are_few(scope: Scope) -> bool:
+    query = Query()
+    statement = f"SELECT count(*) FROM (SELECT FROM sessions WHERE {query.scope(scope)} LIMIT {FEW + 1}) AS found"
+    return await db.fetchval(statement, *query.args) <= FEW  # type: ignore[no-any-return]
+
+
+def _seen(actor: Actor, query: Query, *, few: bool, of_team: str | None = None) -> list[str]:
+    """That events are of sessions that the actor may see. An admin's, without a team, need no look at the sessions.
+
+    Few sessions are a set to join with. Of many it is asked for each event along the index, until the page is full;
+    OFFSET keeps the planner from making a set of these too.
+    """
+    found = [f"session_events.organization_id = {query.arg(actor.organization_id)}"]
+    if actor.is_admin and of_team is None:
+        return found
+    sessions = query.scope(Session.visible_to(actor)) + (f" AND {in_team(of_team)}" if of_team else "")
+    if few:
+        found.append(f"session_events.session_id IN (SELECT sessions.id FROM sessions WHERE {sessions})")
+    else:
+        found.append(
+            f"EXISTS (SELECT FROM sessions WHERE sessions.id = session_events.session_id AND {sessions} OFFSET 0)"
+        )
+    return found
 
 
 def _beyond(query: Query, after: str | None, descending: bool) -> str:
@@ -228,8 +267,13 @@ def _number(value: Any) -> int:
     return value
 
 
-def _and(conditions: Sequence[str], *more: str) -> str:
-    return " AND ".join((*conditions, *more))
+def _among(values: Sequence[Any], query: Query) -> str:
+    """One value is compared with `=`, along which an index stays in order."""
+    return f"= {query.arg(values[0])}" if len(values) == 1 else f"= ANY({query.arg(values)})"
+
+
+def _and(conditions: Sequence[str]) -> str:
+    return " AND ".join(conditions)
 
 
 async def _fetch(statement: str, query: Query) -> list[ActivityRow]:

@@ -19,7 +19,7 @@ from core.bus import BusMessage
 from core.errors import BadInput, NotFound, SlowConsumer
 from core.paging import decode_cursor, encode_cursor
 from core.permissions import Actor
-from models.activity_feed import COLUMNS, INDEXED, ActivityRow, Event, sessions_of_team
+from models.activity_feed import COLUMNS, INDEXED, ActivityRow, Event, in_team
 from models.base import Query
 from models.identity import Team
 from models.sessions import Session
@@ -146,7 +146,7 @@ async def _seen(actor: Actor, team_id: UUID | None, sessions: set[UUID]) -> set[
     query = Query()
     conditions = f"sessions.id = ANY({query.arg(list(sessions))}) AND {query.scope(Session.visible_to(actor))}"
     if team_id is not None:
-        conditions += f" AND sessions.id IN ({sessions_of_team(query.arg(team_id))})"
+        conditions += f" AND {in_team(f'= {query.arg(team_id)}')}"
     rows = await db.fetch(f"SELECT sessions.id FROM sessions WHERE {conditions}", *query.args)
     return {row["id"] for row in rows}
 
