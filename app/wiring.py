@@ -27,6 +27,7 @@ from services.audit_sequencer import Sequencer
 from services.identity.housekeeping import remove_stale_credentials
 from services.identity.revocations import revocations
 from services.parts import Parts, install
+from services.presence.rooms import presence
 from services.runs.executor import RunExecutor
 from services.sessions.pruning import prune_session_changes
 
@@ -86,8 +87,8 @@ async def connected(settings: Settings, database_url: str) -> AsyncIterator[Prog
 
 @asynccontextmanager
 async def serving(program: Program) -> AsyncIterator[None]:
-    """What a web process does beside answering: keep watch over credentials in use."""
-    async with revocations.running(program.parts.bus):
+    """What a web process does beside answering: keep watch over credentials in use, and tell who is in sessions."""
+    async with revocations.running(program.parts.bus), presence.running():
         yield
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
+from uuid import UUID
 
 from models.base import Row
 
@@ -40,7 +42,13 @@ class Event(Protocol):
     @property
     def name(self) -> str | None: ...
     @property
-    def data(self) -> dict[str, object]: ...
+    def data(self) -> dict[str, Any]: ...
+    @property
+    def at(self) -> datetime: ...
+    @property
+    def actor_kind(self) -> str: ...
+    @property
+    def actor_id(self) -> UUID | None: ...
 
 
 class ActivityRow(Row):

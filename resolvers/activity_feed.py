@@ -62,7 +62,7 @@ class ActivityFilter:
             found.append(f"session_events.at < {query.arg(self.until)}")
         return found
 
-    def matches(self, event: Event | Any) -> bool:
+    def matches(self, event: Event) -> bool:
         """The same filter on an event at hand, for what is followed live."""
         kind = models.kind_of(event)
         return (
@@ -83,10 +83,7 @@ async def feed(
     query = Query()
     few = actor.is_admin or await _are_few(Session.visible_to(actor))
     conditions = [*_seen(actor, query, few=few), *filter_.conditions(query), _beyond(query, after, descending)]
-    rows = await _fetch(
-        f"SELECT {COLUMNS} FROM session_events WHERE {_and(conditions)} ORDER BY {_order(descending)} LIMIT {size + 1}",
-        query,
-    )
+    rows = await _fetch(_page(conditions, _order(descending), size), query)
     return cut(rows, size, _cursor, partial(_count, actor, filter_), after=after)
 
 
@@ -111,8 +108,7 @@ async def _of_sessions(actor: Actor, sessions: Sequence[Any], args: dict[str, An
         conditions.append(f"session_events.seq {'<' if descending else '>'} {query.arg(_number(seq))}")
     rows = await _fetch(
         f"SELECT child.* FROM unnest({wanted}::uuid[]) AS parent(id) CROSS JOIN LATERAL ("
-        f"SELECT {COLUMNS} FROM session_events WHERE {_and(conditions)} "
-        f"ORDER BY session_events.seq {'DESC' if descending else 'ASC'} LIMIT {size + 1}) AS child",
+        f"{_page(conditions, f'session_events.seq {_direction(descending)}', size)}) AS child",
         query,
     )
     found: dict[UUID, list[ActivityRow]] = {id_: [] for id_ in ids}
@@ -138,8 +134,7 @@ async def _of_teams(actor: Actor, teams: Sequence[Any], args: dict[str, Any]) ->
     ]
     rows = await _fetch(
         f"SELECT parent.id AS of_parent, child.* FROM unnest({wanted}::uuid[]) AS parent(id) CROSS JOIN LATERAL ("
-        f"SELECT {COLUMNS} FROM session_events WHERE {_and(conditions)} "
-        f"ORDER BY {_order(descending)} LIMIT {size + 1}) AS child",
+        f"{_page(conditions, _order(descending), size)}) AS child",
         query,
     )
     found: dict[UUID, list[ActivityRow]] = {id_: [] for id_ in ids}
@@ -208,7 +203,7 @@ message_named = _named_in_data(
 # -- statements
 
 
-FEW = 500
+FEW = 200
 """Sessions of which everything is read and put in order sooner than they are found along the index of the feed."""
 
 
@@ -248,8 +243,21 @@ def _beyond(query: Query, after: str | None, descending: bool) -> str:
     return f"({', '.join(_KEY)}) {'<' if descending else '>'} ({places})"
 
 
+def _page(conditions: Sequence[str], order: str, size: int) -> str:
+    """What is shown of the rows is made after the page is cut: where they have to be sorted, it would be most of the
+    work."""
+    return (
+        f"SELECT {COLUMNS} FROM (SELECT * FROM session_events WHERE {_and(conditions)} "
+        f"ORDER BY {order} LIMIT {size + 1}) AS session_events"
+    )
+
+
 def _order(descending: bool) -> str:
-    return ", ".join(f"{column} {'DESC' if descending else 'ASC'}" for column in _KEY)
+    return ", ".join(f"{column} {_direction(descending)}" for column in _KEY)
+
+
+def _direction(descending: bool) -> str:
+    return "DESC" if descending else "ASC"
 
 
 def _cursor(row: ActivityRow) -> str:

@@ -137,7 +137,7 @@ class Activity:
 
     @strawberry.field(description="What was done.")
     def kind(root: Any) -> ActivityKind:
-        return kind_of(root)  # type: ignore[return-value]
+        return kind_of(root)
 
     @nested(user_in("actor_id"))
     def actor(self) -> LazyUser | None:

@@ -19,10 +19,12 @@ from schema.identity import IdentityQuery
 from schema.identity_writes import IdentityMutation
 from schema.mcp_servers import McpServerMutation, McpServerQuery
 from schema.node import NodeQuery
+from schema.presence import PresenceMutation
 from schema.scalars import SCALARS
 from schema.session_writes import SessionLiveQuery, SessionMutation, SessionSubscription
 from schema.sessions import SessionQuery
 from schema.workspace import WorkspaceQuery
+from schema.workspace_stream import WorkspaceSubscription
 
 QUERIES: Sequence[type] = (
     NodeQuery,
@@ -36,8 +38,14 @@ QUERIES: Sequence[type] = (
     ActivityFeedQuery,
     AuditQuery,
 )
-MUTATIONS: Sequence[type] = (IdentityMutation, SessionMutation, McpServerMutation, EnvironmentMutation)
-SUBSCRIPTIONS: Sequence[type] = (SessionSubscription, ActivityFeedSubscription)
+MUTATIONS: Sequence[type] = (
+    IdentityMutation,
+    SessionMutation,
+    McpServerMutation,
+    EnvironmentMutation,
+    PresenceMutation,
+)
+SUBSCRIPTIONS: Sequence[type] = (SessionSubscription, ActivityFeedSubscription, WorkspaceSubscription)
 
 enum_type(
     ErrorCode,

@@ -14,6 +14,7 @@ from core.ids import decode
 from core.permissions import Permission
 from models import sessions as models
 from resolvers import activity_feed as feeds
+from resolvers import presence as presence_reads
 from resolvers import sessions as reads
 from resolvers.identity import user_in
 from schema.activity_filter import FeedFilter, OldestFirst, feed_by
@@ -39,9 +40,11 @@ if TYPE_CHECKING:
     from schema.activity_feed import Activity
     from schema.identity import User
     from schema.mcp_servers import McpServer
+    from schema.presence import Participant
 
 LazyUser = Annotated["User", strawberry.lazy("schema.identity")]
 LazyActivity = Annotated["Activity", strawberry.lazy("schema.activity_feed")]
+LazyParticipant = Annotated["Participant", strawberry.lazy("schema.presence")]
 LazyMcpServer = Annotated["McpServer", strawberry.lazy("schema.mcp_servers")]
 
 SessionStatus = enum_type(
@@ -439,6 +442,10 @@ class Session(Node):
     @nested(reads.queue_of_sessions)
     def queue(self, first: First = None, after: After = None) -> Connection[Run]:
         """The runs that wait for their turn or for a worker, in the order in which they will be executed."""
+
+    @nested(presence_reads.participants_of_sessions)
+    def participants(self) -> list[LazyParticipant]:
+        """Who is in it now, those who came first at first. The subscription `workspace` keeps you told."""
 
     @nested(feed_by(feeds.feed_of_sessions))
     def activity(
