@@ -15,14 +15,18 @@ from dataclasses import dataclass
 from typing import Any, cast
 from uuid import UUID
 
+from core import db
+from core.errors import BadInput, NotFound
+from core.paging import decode_cursor
 from core.permissions import Actor
+from models.base import Query
+from models.sessions import Session
 from services.presence.participants import Draft, PresenceChange
 from services.presence.rooms import presence
 from subscriptions.sessions import SessionEvent, session_events
 
 MOST_WAITING = 100
 """Events read ahead of a slow client; what is beyond waits in the log."""
-FIRST_EVENT_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +66,21 @@ async def workspace(
 
     Raises as `session_events` and `presence.watching` do.
     """
-    await presence.check_access(actor, session_id)
+    begins_with_event = await _begins_with_event(actor, session_id, after)
     events = _Ahead()
     client = secrets.token_urlsafe(12) if client_id is None else client_id
     async with presence.watching(actor, session_id, client, events.wake) as watch:
         reading = asyncio.create_task(events.read(actor, session_id, after))
         cursor = after
         try:
-            # Whether there are events at all is known first: a cursor that is none is refused before anything is told.
-            await events.begun()
+            while begins_with_event and not events.waiting and not reading.done():
+                await events.news()
+                events.clear()
             while True:
                 events.clear()
+                if reading.done() and not events.waiting:
+                    reading.result()
+                    return
                 if (change := watch.change()) is not None:
                     yield WorkspacePresence(cursor, change)
                 if drafts := watch.drafts():
@@ -81,14 +89,28 @@ async def workspace(
                     event = events.take()
                     cursor = event.cursor
                     yield WorkspaceEvent(event)
-                elif reading.done():
-                    reading.result()
-                    return
                 else:
                     await events.news()
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
+
+
+async def _begins_with_event(actor: Actor, session_id: UUID, after: str | None) -> bool:
+    """Whether the stream of events has something to tell at once: an event, or that its cursor is none. Then that comes
+    first, and nobody is told who is there who is refused a moment later. Raises NotFound."""
+    query = Query()
+    last = await db.fetchval(
+        f"SELECT last_event_seq FROM sessions WHERE id = {query.arg(session_id)} "
+        f"AND {query.scope(Session.visible_to(actor))}",
+        *query.args,
+    )
+    if last is None:
+        raise NotFound("There is no such session, or you may not see it.", field="sessionId")
+    try:
+        return after is None or bool(decode_cursor(after, 2)[0] != last)
+    except BadInput:
+        return True
 
 
 class _Ahead:
@@ -98,7 +120,6 @@ class _Ahead:
         self.waiting: deque[SessionEvent] = deque()
         self._bell = asyncio.Event()
         self._room = asyncio.Event()
-        self._ended = False
 
     async def read(self, actor: Actor, session_id: UUID, after: str | None) -> None:
         """Read the session's events for as long as there are any."""
@@ -111,18 +132,7 @@ class _Ahead:
                         self._room.clear()
                         await self._room.wait()
         finally:
-            self._ended = True
             self._bell.set()
-
-    async def begun(self) -> None:
-        """Returns with the first event or the end, or after a moment without either."""
-        try:
-            async with asyncio.timeout(FIRST_EVENT_SECONDS):
-                while not self.waiting and not self._ended:
-                    self._bell.clear()
-                    await self._bell.wait()
-        except TimeoutError:
-            return
 
     def take(self) -> SessionEvent:
         self._room.set()
@@ -137,4 +147,5 @@ class _Ahead:
         self._bell.clear()
 
     async def news(self) -> None:
+        """Returns when there is something to tell, or when there are no more events."""
         await self._bell.wait()

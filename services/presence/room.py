@@ -356,6 +356,14 @@ class Room:
     # -- what is heard
 
     async def _listen(self) -> None:
+        try:
+            await self._hear_all()
+        except QuarterdeckError as error:
+            log.debug("presence in a session is not heard any more: %s", error)
+        finally:
+            self._settled()  # nobody shall wait for answers that cannot come
+
+    async def _hear_all(self) -> None:
         while True:
             try:
                 async with self._bus.subscribe(channel(self.session_id)) as notices:
@@ -370,9 +378,6 @@ class Room:
                     return  # the bus is closed: the process is stopping
             except SlowConsumer:
                 continue
-            except QuarterdeckError as error:
-                log.debug("presence in a session is not heard any more: %s", error)
-                return
 
     def _settle(self) -> None:
         """Those who come wait for the answers of other processes, where there can be any."""
