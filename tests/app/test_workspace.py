@@ -47,7 +47,7 @@ async def test_each_event_comes_once_with_what_it_is_in_the_feed(people: People)
             "TOOL_RETURNED",
             "AGENT_REPLIED",
             "RUN_ENDED",
-        ] or activities
+        ], activities
         decided = next(activity for activity in activities if activity["kind"] == "APPROVAL_DECIDED")
         assert (decided["actorKind"], decided["actor"]["name"]) == ("HUMAN", people.admin.name)
         replied = next(activity for activity in activities if activity["kind"] == "AGENT_REPLIED")
