@@ -22,7 +22,7 @@ import asyncpg
 import orjson
 import uvloop
 
-from bench import cases
+from bench import cases, rooms
 from bench.measure import Bench, Contestant
 from bench.peers import node
 from bench.processes import (
@@ -53,10 +53,13 @@ def main() -> None:
     parser.add_argument("--scale", choices=SCALES, default="full", help="how many rows are seeded")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds; medians over them are reported")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of one measurement")
-    parser.add_argument("--only", default="", help="the parts to run, of: reads,writes,growth,statements,streams,work")
+    parser.add_argument(
+        "--only", default="", help="the parts to run, of: reads,writes,growth,statements,streams,rooms,work"
+    )
     parser.add_argument(
         "--subscribers", default="100,500,2000", help="sizes of the audience; rounds are for the middle"
     )
+    parser.add_argument("--people", type=int, default=rooms.PEOPLE, help="how many work in one session together")
     parser.add_argument("--peers", action="store_true", help="also measure servers of Node.js, installed from npm")
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     options = parser.parse_args()
@@ -69,7 +72,9 @@ def main() -> None:
 
 
 async def _run(options: argparse.Namespace) -> Report:
-    parts = set(filter(None, options.only.split(","))) or {"reads", "writes", "growth", "statements", "streams", "work"}
+    parts = set(filter(None, options.only.split(","))) or {
+        *("reads", "writes", "growth", "statements", "streams", "rooms", "work")
+    }
     folder = Path(tempfile.mkdtemp(prefix="quarterdeck-bench-"))
     folder.chmod(0o711)  # the database's own user, where there is one, must get at its folder
     try:
@@ -88,6 +93,8 @@ async def _run(options: argparse.Namespace) -> Report:
             run = _Run(bench, seeded, postgres, environment, folder)
             gc.freeze()
             gc.disable()  # a pause of the client is not a latency of the server
+            if "rooms" in parts:
+                await run.rooms(options.people)
             return await run.all(parts, [int(size) for size in options.subscribers.split(",")], peers=options.peers)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -124,6 +131,19 @@ class _Run:
         if "work" in parts:
             await self._work()
         return self.report
+
+    async def rooms(self, people: int) -> None:
+        _say(f"Measuring {people} people in one session at two web processes …")
+        # The second of the seeded sessions is open to the organisation.
+        self.report.rooms = await rooms.measure(
+            self.postgres.dsn,
+            self.environment,
+            self.folder,
+            self.seeded.organization_id,
+            self.seeded.session_ids[1],
+            people=people,
+            seconds=5 * self.bench.seconds,
+        )
 
     def _product(self, stack: ExitStack) -> Contestant:
         port = free_port()

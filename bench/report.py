@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench import rooms
 from bench.measure import Result, StreamResult, quantile, ratio
 
 
@@ -30,6 +31,7 @@ class Report:
     streams: list[tuple[int, list[StreamResult]]] = field(default_factory=list)
     statements: list[tuple[str, int, int]] = field(default_factory=list)
     """What was asked, in its small and in its large form, and the statements of each."""
+    rooms: list[rooms.Together] = field(default_factory=list)
     work: dict[str, float] = field(default_factory=dict)
     """Runs a second of one worker, and its CPU milliseconds a run."""
 
@@ -40,6 +42,8 @@ class Report:
             parts.append(self._requests())
         if self.streams:
             parts.append(self._streams())
+        if self.rooms:
+            parts.append(_table(rooms.HEAD, [rooms.row(result) for result in self.rooms]))
         parts += [self._growth(growth) for growth in self.growths]
         if self.statements:
             parts.append(self._statements())
@@ -81,6 +85,7 @@ class Report:
                 }
                 for subscribers, results in self.streams
             },
+            "rooms": {result.stream: result.plain() for result in self.rooms},
             "statements": [list(found) for found in self.statements],
             "work": self.work,
         }

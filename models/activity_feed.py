@@ -29,7 +29,7 @@ class ActivityKind(StrEnum):
     ACCESS_CHANGED = "ACCESS_CHANGED"
     SHARE_LINK_CHANGED = "SHARE_LINK_CHANGED"
     ANNOTATION_CHANGED = "ANNOTATION_CHANGED"
-    SCORE_RECORDED = "SCORE_RECORDED"
+    SCORE_CHANGED = "SCORE_CHANGED"
     MESSAGE_REDACTED = "MESSAGE_REDACTED"
     HANDOFF_CHANGED = "HANDOFF_CHANGED"
 
@@ -80,7 +80,7 @@ _NAMES = {
         *("annotation.created", "annotation.commented", "annotation.edited", "annotation.deleted"),
         *("annotation.resolved", "annotation.reopened", "annotation.reacted", "annotation.labelled"),
     ),
-    ActivityKind.SCORE_RECORDED: ("score.recorded",),
+    ActivityKind.SCORE_CHANGED: ("score.recorded", "score.deleted"),
     ActivityKind.MESSAGE_REDACTED: ("message.redacted",),
     ActivityKind.HANDOFF_CHANGED: (
         *("handoff.offered", "handoff.accepted", "handoff.declined"),
@@ -144,5 +144,12 @@ def events_of(kinds: Iterable[ActivityKind]) -> tuple[list[str], list[str]]:
 
 
 def in_team(team: str) -> str:
-    """SQL: which `sessions` are a team's, those of its members. `team` is an expression that compares: `= $1`."""
-    return f"sessions.owner_id IN (SELECT team_members.user_id FROM team_members WHERE team_members.team_id {team})"
+    """SQL: which `sessions` are a team's, those of its members. `team` is an expression that compares: `= $1`.
+
+    A set of ids, to which another way of being a team's adds a branch of the union, so that each has its index.
+    """
+    return (
+        "sessions.id IN (SELECT of_member.id FROM sessions of_member "
+        "JOIN team_members ON team_members.user_id = of_member.owner_id "
+        f"WHERE team_members.team_id {team})"
+    )

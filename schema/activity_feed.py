@@ -105,6 +105,16 @@ enum_type(
 )
 
 
+class ScoreChange(StrEnum):
+    """What happened to a score."""
+
+    RECORDED = "RECORDED"
+    DELETED = "DELETED"
+
+
+enum_type(ScoreChange, {"RECORDED": "It was given, or given anew.", "DELETED": "It was taken away."})
+
+
 class HandoffChange(StrEnum):
     """What became of a handoff."""
 
@@ -388,10 +398,11 @@ class AnnotationChanged(Activity):
         """The message it is about; null where it is about the session."""
 
 
-@_activity(K.SCORE_RECORDED)
-class ScoreRecorded(Activity):
-    """A session or a message was scored."""
+@_activity(K.SCORE_CHANGED)
+class ScoreChanged(Activity):
+    """A session or something in it was scored, or a score was taken away."""
 
+    score_change: ScoreChange = _change("What happened.", ScoreChange)
     name: str | None = _body("What was scored.", "name")
     score_id: strawberry.ID | None = _body("The score.", "scoreId")
 

@@ -32,7 +32,7 @@ ActivityKind = enum_type(
         "ACCESS_CHANGED": "Somebody was given or lost access to a session.",
         "SHARE_LINK_CHANGED": "A link that gives access was made or revoked.",
         "ANNOTATION_CHANGED": "Something was said in a comment, or done to one.",
-        "SCORE_RECORDED": "A session or a message was scored.",
+        "SCORE_CHANGED": "A session or something in it was scored, or a score was taken away.",
         "MESSAGE_REDACTED": "A part of a message was taken out.",
         "HANDOFF_CHANGED": "A session was offered to somebody, and what became of it.",
     },
