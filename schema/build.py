@@ -10,8 +10,9 @@ from graphql import GraphQLSchema
 from strawberry.schema.config import StrawberryConfig
 
 from core.errors import ErrorCode
+from schema.activities import ACTIVITIES
 from schema.activity import ActivityQuery
-from schema.activity_feed import ACTIVITIES, ActivityFeedQuery, ActivityFeedSubscription
+from schema.activity_feed import ActivityFeedQuery, ActivityFeedSubscription
 from schema.audit import AuditQuery
 from schema.environment import EnvironmentMutation, EnvironmentQuery
 from schema.fields import enum_type, read

@@ -29,9 +29,9 @@ from schema.fields import (
 )
 
 if TYPE_CHECKING:
-    from schema.activity_feed import Activity
+    from schema.activities import Activity
 
-LazyActivity = Annotated["Activity", strawberry.lazy("schema.activity_feed")]
+LazyActivity = Annotated["Activity", strawberry.lazy("schema.activities")]
 
 Role = enum_type(
     permissions.Role,

@@ -37,13 +37,13 @@ from services.sessions.options import load_options
 from subscriptions.sessions import event_cursor
 
 if TYPE_CHECKING:
-    from schema.activity_feed import Activity
+    from schema.activities import Activity
     from schema.identity import User
     from schema.mcp_servers import McpServer
     from schema.presence import Participant
 
 LazyUser = Annotated["User", strawberry.lazy("schema.identity")]
-LazyActivity = Annotated["Activity", strawberry.lazy("schema.activity_feed")]
+LazyActivity = Annotated["Activity", strawberry.lazy("schema.activities")]
 LazyParticipant = Annotated["Participant", strawberry.lazy("schema.presence")]
 LazyMcpServer = Annotated["McpServer", strawberry.lazy("schema.mcp_servers")]
 

@@ -11,7 +11,7 @@ import strawberry
 from core.ids import decode
 from core.permissions import Permission
 from models.activity_feed import kind_of
-from schema.activity_feed import Activity
+from schema.activities import Activity
 from schema.fields import Info, column, object_type, subscription
 from schema.presence import Participant, PresenceDraft
 from schema.scalars import Cursor

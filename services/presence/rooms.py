@@ -20,14 +20,15 @@ from models.sessions import Session
 from services.identity.actors import still_valid
 from services.parts import parts
 from services.presence.participants import LARGEST_MESSAGE, Draft, Participant, PresenceState, TextCursor
-from services.presence.room import Room, Watch
+from services.presence.room import Room
+from services.presence.watch import Watch
 
 LONGEST_DRAFT = 2_000
 MOST_CLIENTS = 50
 """Of one user in one session, at one process."""
 UPDATES_PER_SECOND = 20.0
 UPDATES_AT_ONCE = 40.0
-"""Of one user in one session, all clients together."""
+"""Of one user, all clients together."""
 CHECKED_SECONDS = 1.0
 PINNED_SECONDS = 15.0
 MOST_PINNED = 500
@@ -46,7 +47,7 @@ class Presence:
         self._pinned: OrderedDict[UUID, None] = OrderedDict()
         self._checked: dict[tuple[UUID, UUID | None, Role, UUID], float] = {}
         self._messages: set[tuple[UUID, UUID]] = set()
-        self._buckets: dict[tuple[UUID, UUID], tuple[float, float]] = {}
+        self._buckets: dict[UUID, tuple[float, float]] = {}
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -97,7 +98,7 @@ class Presence:
         if actor.user_id is None:
             raise Forbidden("Only users and service accounts can be in a session.")
         relayed = _draft(actor.user_id, client_id, draft, cursor)
-        self._spend(actor.user_id, session_id)
+        self._spend(actor.user_id)
         await self.check_access(actor, session_id)
         for given, field in ((message_id, "messageId"), (cursor.message_id if cursor else None, "cursor.messageId")):
             if given is not None:
@@ -155,10 +156,10 @@ class Presence:
             field="clientId",
         )
 
-    def _spend(self, user_id: UUID, session_id: UUID) -> None:
+    def _spend(self, user_id: UUID) -> None:
         """A bucket of updates that fills again; raises RateLimited where it is empty."""
-        key, now = (user_id, session_id), time.monotonic()
-        left, at = self._buckets.get(key, (UPDATES_AT_ONCE, now))
+        now = time.monotonic()
+        left, at = self._buckets.get(user_id, (UPDATES_AT_ONCE, now))
         left = min(UPDATES_AT_ONCE, left + (now - at) * UPDATES_PER_SECOND)
         if left < 1:
             raise RateLimited(
@@ -167,7 +168,7 @@ class Presence:
             )
         if len(self._buckets) >= MOST_REMEMBERED:
             self._buckets.clear()
-        self._buckets[key] = (left - 1, now)
+        self._buckets[user_id] = (left - 1, now)
 
     def _room(self, session_id: UUID) -> Room:
         room = self._rooms.get(session_id)

@@ -13,19 +13,10 @@ ROOT = Path(__file__).parents[2]
 def test_people_together_are_measured_beside_a_plain_stream(tmp_path: Path) -> None:
     written = tmp_path / "numbers.json"
     command = [
-        sys.executable,
-        "-m",
-        "bench",
-        "--scale",
-        "small",
-        "--seconds",
-        "0.3",
-        "--only",
-        "rooms",
-        "--people",
-        "4",
+        *(sys.executable, "-m", "bench", "--scale", "small", "--seconds", "0.3"),
+        *("--only", "rooms", "--people", "4", "--json", str(written)),
     ]
-    done = subprocess.run([*command, "--json", str(written)], cwd=ROOT, capture_output=True, text=True, timeout=110)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(written.read_text())["rooms"]
     assert set(found) == {"sessionEvents", "workspace"}

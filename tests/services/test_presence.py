@@ -13,10 +13,11 @@ import pytest
 from app.wiring import Program
 from core.bus import Bus
 from core.permissions import Actor, Role
+from models.sessions import Visibility
 from services.presence import room as rooms
 from services.presence.participants import Participant, PresenceChange, PresenceState
-from services.presence.room import Watch
 from services.presence.rooms import Presence
+from services.presence.watch import Watch
 from services.sessions.lifecycle import NewSession, SessionChanges, create_session, update_session
 from tests.private_servers import PrivateRedis
 from tests.services.identity_help import House, a_house
@@ -221,8 +222,6 @@ async def test_a_guest_whose_access_ends_is_shown_out(
     monkeypatch.setattr(rooms, "AGAIN_SECONDS", 0.3)
     monkeypatch.setattr(rooms, "LOOK_SECONDS", 0.1)
     member, viewer = house.actor(Role.MEMBER), house.actor(Role.VIEWER)
-    from models.sessions import Visibility
-
     await update_session(member, session, SessionChanges(visibility=Visibility.ORGANIZATION))
     async with processes(redis, 1) as (one,), there(one, member, session, "a") as a:
         await one.presence.update(viewer, session, "guest", S.VIEWING)

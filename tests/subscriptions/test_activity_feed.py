@@ -18,6 +18,7 @@ from models.base import Query
 from models.sessions import Visibility
 from resolvers import activity_feed as feeds
 from resolvers.activity_feed import ActivityFilter
+from services.identity.teams import add_team_member, create_team
 from services.sessions.lifecycle import NewSession, SessionChanges, create_session, update_session
 from services.sessions.messages import send_message
 from subscriptions.activity_feed import FeedItem, activity_feed, current_cursor
@@ -110,6 +111,48 @@ async def test_every_kind_that_is_told_has_its_kind_and_its_index() -> None:
     assert set(types) & set(names) == set()
     for kind in ActivityKind:
         assert any(found for found in models.events_of([kind])), kind
+
+
+async def test_feeds_of_many_are_read_at_once(house: House) -> None:
+    admin, member = house.actor(Role.ADMIN), house.actor(Role.MEMBER)
+    sessions = [{"id": await made(member)} for _ in range(5)]
+    teams = [{"id": (await create_team(admin, name=f"Team {n}"))["id"]} for n in range(3)]
+    await add_team_member(admin, teams[1]["id"], member.user_id)  # type: ignore[arg-type]
+    args = {"first": 2, "after": None, "filter": ActivityFilter(), "descending": True}
+    for batch, parents, most, lengths in (
+        (feeds.feed_of_sessions, sessions, 1, [1, 1, 1, 1, 1]),
+        (feeds.feed_of_teams, teams, 2, [0, 2, 0]),
+    ):
+        seen: list[str] = []
+        mark = db.queries_seen.set(seen)
+        pages = await batch(member, parents, args)
+        db.queries_seen.reset(mark)
+        assert [len(page.rows) for page in pages] == lengths
+        assert len(seen) == most
+    assert [await page.count() for page in pages] == [0, 5, 0]
+
+
+async def test_where_much_is_seen_the_same_comes_of_it(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    admin, member, viewer = (house.actor(role) for role in (Role.ADMIN, Role.MEMBER, Role.VIEWER))
+    team = {"id": (await create_team(admin, name="All"))["id"]}
+    await add_team_member(admin, team["id"], member.user_id)  # type: ignore[arg-type]
+    for number in range(6):
+        await made(member, visibility=(Visibility.PRIVATE, Visibility.ORGANIZATION)[number % 2])
+    await made(admin)
+    args = {"first": 10, "after": None, "filter": ActivityFilter(), "descending": True}
+
+    async def read() -> list[list[tuple[UUID, int]]]:
+        pages = [
+            await feeds.feed(actor, ActivityFilter(), first=10, after=None, descending=True)
+            for actor in (admin, member, viewer)
+        ]
+        pages += [(await feeds.feed_of_teams(actor, [team], args))[0] for actor in (admin, viewer)]
+        return [[(row["session_id"], row["seq"]) for row in page.rows] for page in pages]
+
+    joined = await read()
+    monkeypatch.setattr(feeds, "FEW", -1)
+    assert await read() == joined
+    assert [len(rows) for rows in joined] == [7, 6, 3, 6, 3]
 
 
 INDEXES = ("session_events_feed", "session_events_actor", "session_events_rare", "session_events_tail")
