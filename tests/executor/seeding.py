@@ -107,8 +107,9 @@ async def a_full_house(name: str = "Acme", *, sessions: int = 12, messages: int 
             CASE WHEN n > 6 THEN 'AGENT' ELSE 'HUMAN' END, owner_id, CASE WHEN n > 6 THEN owner_id END,
             jsonb_build_object('title', title, 'from', 'CREATED', 'to', 'ACTIVE', 'level', 'READ', 'outcome', 'success',
                 'segment', n, 'toolCallName', 'time.now', 'text', 'left out')
-        FROM sessions, generate_series(1, 9) AS n WHERE organization_id = $1
+        FROM sessions, generate_series(1, least($2::int, 9)) AS n WHERE organization_id = $1
         """,
         organization,
+        messages,
     )
     return house

@@ -54,20 +54,7 @@ ROLES = [Role.OWNER, Role.ADMIN, Role.ADMIN, Role.MEMBER, Role.VIEWER]
 # Reading these changes what the next reading gives.
 CHANGING = frozenset({"Query.auditEvents", "Query.verifyAuditLog", "WorkspaceFile.downloadUrl"})
 OFTEN = frozenset(
-    {
-        "viewer",
-        "node",
-        "users",
-        "session",
-        "sessions",
-        "nodes",
-        "edges",
-        "messages",
-        "runs",
-        "toolExecutions",
-        "owner",
-        "activity",
-    }
+    {"viewer", "node", "users", "session", "sessions", "nodes", "edges", "messages", "runs", "toolExecutions", "owner"}
 )
 CLIENTS = Path(__file__).parents[1] / "clients" / "documents"
 

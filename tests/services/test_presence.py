@@ -181,6 +181,20 @@ async def test_a_process_that_dies_takes_its_people_with_it(
             await a.until(lambda here: set(here) == {"a"}, within=5)
 
 
+async def test_a_process_that_stops_takes_leave_of_the_others(redis: PrivateRedis, house: House, session: UUID) -> None:
+    member, admin = house.actor(Role.MEMBER), house.actor(Role.ADMIN)
+    async with processes(redis, 1) as (one,), there(one, member, session, "a") as a:
+        stopping = Process(redis.url)
+        await stopping.bus.connect()
+        async with AsyncExitStack() as until_stopped:
+            await until_stopped.enter_async_context(stopping.presence.running())
+            async with there(stopping, admin, session, "b"):
+                await a.until(lambda here: set(here) == {"a", "b"})
+                await until_stopped.aclose()
+                await a.until(lambda here: set(here) == {"a"}, within=3)
+        await stopping.bus.close()
+
+
 async def test_while_the_bus_is_away_nobody_is_missed_and_afterwards_everything_is_told(
     house: House, session: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
