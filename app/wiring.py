@@ -31,6 +31,7 @@ from services.identity.revocations import revocations
 from services.notifications.delivery import Deliverer
 from services.notifications.inbox import prune_notifications
 from services.parts import Parts, install
+from services.presence.rooms import presence
 from services.runs.executor import RunExecutor
 from services.sessions.pruning import prune_session_changes
 from services.sharing.views import views
@@ -92,8 +93,9 @@ async def connected(settings: Settings, database_url: str) -> AsyncIterator[Prog
 
 @asynccontextmanager
 async def serving(program: Program) -> AsyncIterator[None]:
-    """What a web process does beside answering: keep watch over credentials in use, and write down who read what."""
-    async with revocations.running(program.parts.bus), views.running():
+    """What a web process does beside answering: keep watch over credentials in use, write down who read what, and tell
+    who is in sessions."""
+    async with revocations.running(program.parts.bus), views.running(), presence.running():
         yield
 
 

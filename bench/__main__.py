@@ -24,6 +24,7 @@ from bench.parts import PARTS, Parts
 from bench.peers import node
 from bench.processes import ROOT, allow_open_files, database_pid, python
 from bench.report import Report
+from bench.rooms import PEOPLE
 from bench.seed import SCALES, Seeded, seed
 from integrations.postgres.embedded import EmbeddedPostgres
 
@@ -44,6 +45,7 @@ def main() -> None:
         default=[100, 500, 2000, 5000],
         help="sizes of the audience; all rounds are for the one nearest to 500, one round for the others",
     )
+    parser.add_argument("--people", type=int, default=PEOPLE, help="how many work in one session together")
     parser.add_argument("--peers", action="store_true", help="also measure servers of Node.js, installed from npm")
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     options = parser.parse_args()
@@ -89,7 +91,7 @@ async def _run(options: argparse.Namespace) -> Report:
                 parts.report.notes.append(
                     f"Left out: {names} subscribers. A process may have {files:,} files open here."
                 )
-            await parts.run(options.only, sizes)
+            await parts.run(options.only, sizes, people=options.people)
             return parts.report
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import asyncpg
 
-from bench import cases
+from bench import cases, rooms
 from bench.cases import Speaks
 from bench.load import burst
 from bench.measure import CONNECTIONS, Bench, Contestant
@@ -34,7 +34,7 @@ from bench.statements import StatementLog
 from bench.streams import EVENTS_PER_MESSAGE, Audience
 from integrations.postgres.embedded import EmbeddedPostgres
 
-PARTS = ("reads", "growth", "documents", "writes", "statements", "streams", "separate", "work")
+PARTS = ("reads", "growth", "documents", "writes", "statements", "streams", "separate", "rooms", "work")
 """In the order in which they are measured: what reads comes first, from rows that nobody has written to."""
 
 PRODUCT, LIMIT, STOCK = "Quarterdeck", "bare ASGI + asyncpg", "stock Strawberry"
@@ -71,8 +71,8 @@ class Parts:
     peers: bool
     """Whether servers of Node.js are measured too."""
 
-    async def run(self, parts: set[str], audiences: Sequence[int]) -> None:
-        """Measure these parts, in their order."""
+    async def run(self, parts: set[str], audiences: Sequence[int], *, people: int) -> None:
+        """Measure these parts, in their order; `people` is how many work in one session together."""
         if parts & {"reads", "growth", "writes", "statements"}:
             nodes = self._if_peers(YOGA, MERCURIUS, POSTGRAPHILE)
             with self._servers(PRODUCT, LIMIT, *[STOCK] * ("reads" in parts), *nodes) as servers:
@@ -83,6 +83,8 @@ class Parts:
             await self._streams(audiences)
         if "separate" in parts and audiences:
             await self._separate(audiences)
+        if "rooms" in parts:
+            await self._rooms(people)
         if "work" in parts:
             await self._work()
 
@@ -176,6 +178,18 @@ class Parts:
         self.report.streams.append(streams)
         size = min(_main_size(sizes), len(self.seeded.session_ids))
         await self._streamed(streams, size, self.bench.rounds, sessions=size)
+
+    async def _rooms(self, people: int) -> None:
+        _say(f"Measuring {people} people in one session at two web processes …")
+        self.report.rooms = await rooms.measure(
+            self.postgres.dsn,
+            self.environment,
+            self.folder,
+            self.seeded.organization_id,
+            self.seeded.session_ids[1],  # open to the organisation
+            people=people,
+            seconds=5 * self.bench.seconds,
+        )
 
     async def _streamed(self, streams: Streams, size: int, rounds: int, *, sessions: int) -> None:
         _say(f"Measuring {size:,} {streams.title} …")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench import rooms
 from bench.measure import Result, StreamResult, ratio, stream_ratio
 
 _MEBIBYTE = 1024 * 1024
@@ -44,6 +45,7 @@ class Report:
     documents: Documents | None = None
     statements: list[tuple[str, int, int]] = field(default_factory=list)
     """What was asked, in its small and in its large form, and the statements of each."""
+    rooms: list[rooms.Together] = field(default_factory=list)
     work: dict[str, float] = field(default_factory=dict)
     """Runs a second of one worker, and its CPU milliseconds a run."""
     notes: list[str] = field(default_factory=list)
@@ -56,6 +58,8 @@ class Report:
             rows = [row for key, title, results in self.requests for row in _requests(f"{key} {title}", results)]
             parts.append(_table(("request", *_REQUESTS), rows))
         parts += [_streams(streams) for streams in self.streams]
+        if self.rooms:
+            parts.append(_table(rooms.HEAD, [rooms.row(result) for result in self.rooms]))
         if self.growth:
             rows = [row for number, results in self.growth for row in _requests(f"{number:,}", results)]
             parts.append(_table(("messages, 6 fields", *_REQUESTS), rows))
@@ -86,6 +90,7 @@ class Report:
                 str(number): {name: {**found, "memory": memory[name]} for name, found in _numbers(results).items()}
                 for number, results, memory in (self.documents.steps if self.documents else ())
             },
+            "rooms": {result.stream: result.plain() for result in self.rooms},
             "statements": [list(found) for found in self.statements],
             "work": self.work,
         }

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from core import db
 from core.errors import BadInput
+from core.ids import decode
 from core.paging import Page
 from core.permissions import Actor, Permission
 from models.annotations import (
@@ -223,6 +224,18 @@ scores_of_runs = children("scores", ScoreRow, "run_id", order="id")
 scores_of_tools = children("scores", ScoreRow, "tool_execution_id", order="id")
 
 thread_of = parent("annotation_threads", AnnotationThreadRow, "thread_id", AnnotationThread.visible_to)
+
+
+async def thread_of_events(actor: Actor, items: Sequence[Any], args: dict[str, Any]) -> list[Any]:
+    """The threads that events of a session are about; None for other events."""
+    named = [item.event.data.get("threadId") if item.event.type == "CUSTOM" else None for item in items]
+    ids = {name: decode("ant", name) for name in named if name is not None}
+    found = await reading.by_ids(
+        "annotation_threads", AnnotationThreadRow, AnnotationThread.visible_to(actor), set(ids.values())
+    )
+    return [found.get(ids[name]) if name is not None else None for name in named]
+
+
 original_of = parent("annotation_threads", AnnotationThreadRow, "copied_from_id", AnnotationThread.visible_to)
 
 

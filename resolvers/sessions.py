@@ -164,6 +164,7 @@ def _viewing(table: str, row: type[Row], parent_column: str, **more: Any) -> Bat
 
 messages_of_sessions = _viewing("messages", MessageRow, "session_id")
 runs_of_sessions = children("runs", RunRow, "session_id", order="number")
+queue_of_sessions = children("runs", RunRow, "session_id", order="number", where="status = 'QUEUED'")
 tools_of_sessions = _viewing("tool_executions", ToolExecutionRow, "session_id", columns=TOOL_COLUMNS)
 approvals_of_sessions = _viewing("approvals", ApprovalRow, "session_id")
 pending_approvals_of_sessions = _viewing("approvals", ApprovalRow, "session_id", where="status = 'PENDING'")

@@ -13,10 +13,10 @@ from core.permissions import Permission
 from models import audit as models
 from resolvers import audit as reads
 from resolvers.identity import user_in
+from schema.actors import ActorKind
 from schema.connections import After, Connection, First
 from schema.fields import Info, Node, column, entity, enum_type, id_column, input_type, nested, object_type, query
 from schema.scalars import BigInt
-from schema.session_writes import ActorKind
 
 if TYPE_CHECKING:
     from schema.identity import User

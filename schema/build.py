@@ -11,7 +11,9 @@ from strawberry.schema.config import StrawberryConfig
 
 from core.errors import ErrorCode
 from schema.access_report import AccessReportQuery
+from schema.activities import ACTIVITIES
 from schema.activity import ActivityQuery
+from schema.activity_feed import ActivityFeedQuery, ActivityFeedSubscription
 from schema.annotation_writes import AnnotationMutation
 from schema.annotations import AnnotationQuery
 from schema.audit import AuditQuery
@@ -23,6 +25,7 @@ from schema.identity_writes import IdentityMutation
 from schema.mcp_servers import McpServerMutation, McpServerQuery
 from schema.node import NodeQuery
 from schema.notifications import NotificationMutation, NotificationSubscription
+from schema.presence import PresenceMutation
 from schema.scalars import SCALARS
 from schema.scores import ScoreMutation, ScoreQuery
 from schema.session_writes import SessionLiveQuery, SessionMutation, SessionSubscription
@@ -30,6 +33,7 @@ from schema.sessions import SessionQuery
 from schema.sharing_policy import SharingPolicyMutation
 from schema.sharing_writes import SharingMutation, SharingQuery
 from schema.workspace import WorkspaceQuery
+from schema.workspace_stream import WorkspaceSubscription
 
 QUERIES: Sequence[type] = (
     NodeQuery,
@@ -44,6 +48,7 @@ QUERIES: Sequence[type] = (
     McpServerQuery,
     EnvironmentQuery,
     ActivityQuery,
+    ActivityFeedQuery,
     AuditQuery,
 )
 MUTATIONS: Sequence[type] = (
@@ -55,10 +60,16 @@ MUTATIONS: Sequence[type] = (
     SharingPolicyMutation,
     HandoffMutation,
     NotificationMutation,
+    PresenceMutation,
     McpServerMutation,
     EnvironmentMutation,
 )
-SUBSCRIPTIONS: Sequence[type] = (SessionSubscription, NotificationSubscription)
+SUBSCRIPTIONS: Sequence[type] = (
+    SessionSubscription,
+    WorkspaceSubscription,
+    ActivityFeedSubscription,
+    NotificationSubscription,
+)
 
 enum_type(
     ErrorCode,
@@ -88,7 +99,7 @@ def build_schema() -> strawberry.Schema:
         query=_merged("Query", "Everything that can be read.", QUERIES),
         mutation=_merged("Mutation", "Everything that can be changed.", MUTATIONS),
         subscription=_merged("Subscription", "Everything that can be followed live.", SUBSCRIPTIONS),
-        types=[ErrorCode],
+        types=[ErrorCode, *ACTIVITIES],
         config=StrawberryConfig(default_resolver=read, scalar_map=SCALARS),
     )
 

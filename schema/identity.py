@@ -11,8 +11,10 @@ import strawberry
 from core import permissions
 from core.permissions import Actor
 from models import identity as models
+from resolvers import activity_feed as feeds
 from resolvers import identity as reads
 from resolvers.sharing import policies_of_organizations
+from schema.activity_filter import FeedFilter, OldestFirst, feed_by
 from schema.connections import After, Connection, First
 from schema.context import Info
 from schema.fields import (
@@ -39,8 +41,10 @@ from schema.notifications import (
 from schema.scalars import Cursor
 
 if TYPE_CHECKING:
+    from schema.activities import Activity
     from schema.sharing_policy import SharingPolicy
 
+LazyActivity = Annotated["Activity", strawberry.lazy("schema.activities")]
 LazySharingPolicy = Annotated["SharingPolicy", strawberry.lazy("schema.sharing_policy")]
 
 Role = enum_type(
@@ -116,6 +120,12 @@ class Team(Node):
     @nested(reads.members_of_teams)
     def members(self, first: First = None, after: After = None) -> Connection[User]:
         """Who is in it."""
+
+    @nested(feed_by(feeds.feed_of_teams))
+    def activity(
+        self, first: First = None, after: After = None, filter: FeedFilter = None, oldest_first: OldestFirst = False
+    ) -> Connection[LazyActivity]:
+        """Who did what in the sessions of its members, as far as you may see them, the latest first."""
 
 
 @entity(models.UserRow)

@@ -16,6 +16,7 @@ from resolvers import notifications as reads
 from resolvers.identity import user_in
 from resolvers.reading import needing
 from resolvers.sessions import session_of
+from schema.actors import ActorKind
 from schema.fields import (
     Info,
     Node,
@@ -30,7 +31,6 @@ from schema.fields import (
     subscription,
 )
 from schema.scalars import Cursor
-from schema.session_writes import ActorKind
 from schema.sessions import LazyUser, Session
 from services.notifications import inbox as services
 from services.notifications.preferences import PreferenceChange, update_preferences

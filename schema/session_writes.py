@@ -14,11 +14,11 @@ from strawberry.scalars import JSON
 
 from core.errors import BadInput
 from core.ids import decode
-from core.permissions import ActorKind as ActorKindModel
 from core.permissions import Permission
 from models.sessions import SessionStatus
 from resolvers import sessions as reads
 from resolvers.identity import user_in
+from schema.actors import ActorKind
 from schema.fields import (
     Info,
     column,
@@ -62,16 +62,6 @@ class ApprovalDecision(StrEnum):
 
 
 enum_type(ApprovalDecision, {"APPROVE": "Let it run.", "DENY": "Refuse it; the agent is told, with your note."})
-
-ActorKind = enum_type(
-    ActorKindModel,
-    {
-        "HUMAN": "A person.",
-        "SERVICE": "A service account.",
-        "AGENT": "An agent, during a run.",
-        "SYSTEM": "Quarterdeck itself.",
-    },
-)
 
 
 class SessionEventType(StrEnum):

@@ -13,11 +13,14 @@ from strawberry.scalars import JSON
 from core.ids import decode
 from core.permissions import Actor, Permission
 from models import sessions as models
+from resolvers import activity_feed as feeds
 from resolvers import annotations as annotation_reads
+from resolvers import presence as presence_reads
 from resolvers import sessions as reads
 from resolvers import sharing as sharing_reads
 from resolvers.handoffs import open_handoff_of
 from resolvers.identity import user_in
+from schema.activity_filter import FeedFilter, OldestFirst, feed_by
 from schema.annotation_filters import AnnotationsFilter
 from schema.connections import After, Connection, First
 from schema.fields import (
@@ -39,13 +42,17 @@ from services.sessions.options import load_options
 from subscriptions.sessions import event_cursor
 
 if TYPE_CHECKING:
+    from schema.activities import Activity
     from schema.annotations import AnnotationThread
     from schema.handoffs import Handoff
     from schema.identity import User
     from schema.mcp_servers import McpServer
+    from schema.presence import Participant
     from schema.scores import Score
 
 LazyUser = Annotated["User", strawberry.lazy("schema.identity")]
+LazyActivity = Annotated["Activity", strawberry.lazy("schema.activities")]
+LazyParticipant = Annotated["Participant", strawberry.lazy("schema.presence")]
 LazyHandoff = Annotated["Handoff", strawberry.lazy("schema.handoffs")]
 LazyMcpServer = Annotated["McpServer", strawberry.lazy("schema.mcp_servers")]
 LazyAnnotation = Annotated["AnnotationThread", strawberry.lazy("schema.annotations")]
@@ -504,6 +511,20 @@ class Session(Node):
     @nested(sharing_reads.links_of_sessions)
     def share_links(self, first: First = None, after: After = None) -> Connection[ShareLink]:
         """The links to it that were not revoked; none for those who do not manage it."""
+
+    @nested(reads.queue_of_sessions, common=True)
+    def queue(self, first: First = None, after: After = None) -> Connection[Run]:
+        """The runs that wait for their turn or for a worker, in the order in which they will be executed."""
+
+    @nested(presence_reads.participants_of_sessions)
+    def participants(self) -> list[LazyParticipant]:
+        """Who is in it now, those who came first at first. The subscription `workspace` keeps you told."""
+
+    @nested(feed_by(feeds.feed_of_sessions))
+    def activity(
+        self, first: First = None, after: After = None, filter: FeedFilter = None, oldest_first: OldestFirst = False
+    ) -> Connection[LazyActivity]:
+        """Who did what in it, the latest first."""
 
 
 @input_type

@@ -21,6 +21,7 @@ from uuid import UUID
 from core import clock, db
 from core.errors import ErrorCode, Forbidden, NotFound, QuarterdeckError
 from core.permissions import Actor
+from models.activity_feed import may_be_activity
 from models.base import Query
 from models.notifications import NotificationKind
 from models.sessions import Session, SessionRow
@@ -227,6 +228,8 @@ class Work:
             bus = parts().bus
             if self._events:
                 await bus.publish(session_channel(self.session["id"]), {"seq": self._next_seq})
+                if any(may_be_activity(event[4], event[5]) for event in self._events):
+                    await bus.publish(activity_channel(self.session["organization_id"]), {"activity": True})
             if self._changes:
                 await bus.publish(organization_channel(self.session["organization_id"]), {"changed": True})
         if self.entry.action or self._extra_entries:
@@ -278,3 +281,8 @@ async def announce_access(
         if ids is not None and len(named := [str(id_) for id_ in ids]) <= MOST_NAMED:
             message[name] = named
     await parts().bus.publish(access_channel(organization_id), message)
+
+
+def activity_channel(organization_id: UUID) -> str:
+    """The bus channel that says that the activity feed of an organisation has more."""
+    return f"activity:{organization_id}"

@@ -61,7 +61,13 @@ class Client:
     async def socket(self) -> AsyncIterator[Socket]:
         """An acknowledged graphql-transport-ws socket."""
         url = self.url.replace("http", "ws", 1)
-        async with connect(url, subprotocols=["graphql-transport-ws"], max_size=None) as websocket:  # type: ignore[list-item]
+        # With a full queue a socket that is left unread takes ten seconds to close.
+        async with connect(
+            url,
+            subprotocols=["graphql-transport-ws"],  # type: ignore[list-item]
+            max_size=None,
+            max_queue=None,
+        ) as websocket:
             socket = Socket(websocket)
             payload = {"authorization": f"Bearer {self.token}"} if self.token else {}
             await websocket.send(orjson.dumps({"type": "connection_init", "payload": payload}).decode())

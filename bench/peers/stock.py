@@ -235,9 +235,11 @@ class Stock:
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
         config = tortoise_config(self._dsn, pool_size=10)
-        # The documentation knows nothing of codecs, nor of connections without the reset between two users.
-        for ours in ("init", "connection_class", "server_settings"):
-            del config["connections"]["default"]["credentials"][ours]
+        # The documentation knows nothing of codecs, nor of a pool of one's own.
+        connection = config["connections"]["default"]
+        connection["engine"] = "tortoise.backends.asyncpg"
+        for ours in ("init", "server_settings"):
+            del connection["credentials"][ours]
         config["apps"] = {"models": {"models": ["bench.peers.stock"], "default_connection": "default"}}
         await Tortoise.init(config=config, _enable_global_fallback=True)
         self._pool = await open_pool(self._dsn)

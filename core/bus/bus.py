@@ -119,11 +119,21 @@ class Bus:
             _check_channel(channel)
         return self._subscribed(dict.fromkeys(channels))
 
+    @property
+    def connected(self) -> bool:
+        """Whether messages get through now; cheaper to ask than `status`."""
+        return self._open and self._backend.connected
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether no other process can hear what is published."""
+        return self._transport == "memory"
+
     def status(self) -> BusStatus:
         """How the bus is now, without asking the service."""
         return BusStatus(
             transport=self._transport,
-            connected=self._open and self._backend.connected,
+            connected=self.connected,
             since=self._backend.since,
             reconnects=self._backend.reconnects,
             channels=len(self._channels),

@@ -9,7 +9,7 @@ from core.ids import new_id
 
 
 class Migration(migrations.Migration):
-    dependencies = [("models", "0010_people")]
+    dependencies = [("models", "0011_activities")]
 
     operations = [
         ops.CreateModel(

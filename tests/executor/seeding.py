@@ -150,6 +150,24 @@ async def a_full_house(name: str = "Acme", *, sessions: int = 12, messages: int 
         organization,
         users,
     )
+    await db.execute(
+        """
+        INSERT INTO session_events (session_id, seq, organization_id, at, type, name, run_id, message_id, actor_kind,
+            actor_id, on_behalf_of, data)
+        SELECT sessions.id, n, sessions.organization_id, now() - n * interval '1 minute',
+            CASE WHEN n > 6 THEN (ARRAY['RUN_STARTED', 'RUN_FINISHED', 'TOOL_CALL_START'])[n - 6] ELSE 'CUSTOM' END,
+            CASE WHEN n <= 6 THEN 'quarterdeck.' || (ARRAY['session.created', 'session.status', 'message.sent',
+                'access.granted', 'annotation.resolved', 'session.forked'])[n] END,
+            (SELECT id FROM runs WHERE session_id = sessions.id AND number = 1),
+            (SELECT id FROM messages WHERE session_id = sessions.id AND seq = 1),
+            CASE WHEN n > 6 THEN 'AGENT' ELSE 'HUMAN' END, owner_id, CASE WHEN n > 6 THEN owner_id END,
+            jsonb_build_object('title', title, 'from', 'CREATED', 'to', 'ACTIVE', 'level', 'READ', 'outcome', 'success',
+                'segment', n, 'toolCallName', 'time.now', 'text', 'left out')
+        FROM sessions, generate_series(1, least($2::int, 9)) AS n WHERE organization_id = $1
+        """,
+        organization,
+        messages,
+    )
     return house
 
 
