@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from functools import partial
 from typing import Any, NoReturn
 
@@ -44,7 +44,8 @@ MOST_WAITING_BYTES = 1_000_000
 
 BAD_REQUEST, UNAUTHORIZED, FORBIDDEN = 4400, 4401, 4403
 INIT_TIMEOUT, DUPLICATE, TOO_MANY_INITS = 4408, 4409, 4429
-GOING_AWAY = 1013
+TRY_AGAIN = 1013
+CLOSE_SECONDS = 2.0
 
 ANONYMOUS = "Unauthorized: sign in, or send a token with connection_init"
 ACCESS_ENDED = "Your access has ended: sign in again"
@@ -84,6 +85,9 @@ class GraphQLOverWebSocket:
             await socket.close(close.code, close.reason)
         except Gone:
             pass
+        except asyncio.CancelledError:
+            if not socket.is_closing:
+                raise
         finally:
             self._traffic.sockets -= 1
             await socket.stop()
@@ -104,9 +108,11 @@ class _Socket:
         self._sending = asyncio.Lock()
         self._actor: Actor | None = None
         self._closing: asyncio.Task[None] | None = None
+        self._serving: asyncio.Task[Any] | None = None
 
     async def serve(self) -> NoReturn:
         """Read what the client says, until either side ends the socket: raises _Close or Gone."""
+        self._serving = asyncio.current_task()
         async with asyncio.timeout(INIT_SECONDS) as deadline:
             try:
                 await self._init()
@@ -123,6 +129,11 @@ class _Socket:
         with revocations.watch(self._actor, partial(self._close_soon, UNAUTHORIZED, ACCESS_ENDED)):
             await self._read()
 
+    @property
+    def is_closing(self) -> bool:
+        """Whether we have begun to close it."""
+        return self._closing is not None
+
     async def stop(self) -> None:
         """The socket is over: end all that is done for it."""
         for subscriber in list(self._subscribers.values()):
@@ -136,15 +147,27 @@ class _Socket:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def close(self, code: int, reason: str) -> None:
-        """Say why, and close."""
-        with suppress(Exception):
-            async with asyncio.timeout(2):
+        """Say why, and close; without a word where the client does not read."""
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
                 await self._send_event({"type": "websocket.close", "code": code, "reason": reason})
+        except Exception:
+            self._abort()
 
     def _close_soon(self, code: int, reason: str) -> None:
-        """Close from outside of the reading task, which sees the socket close."""
+        """Close from outside of the reading task, which sees the socket close. Nothing more is sent from here on."""
         if self._closing is None:
+            for subscriber in self._subscribers.values():
+                subscriber.stop()
+            for task in self._tasks.values():
+                task.cancel()
             self._closing = asyncio.create_task(self.close(code, reason))
+
+    def _abort(self) -> None:
+        if self._wire is not None:
+            self._wire.abort()
+        elif self._serving is not None:
+            self._serving.cancel()
 
     async def _init(self) -> None:
         while True:
@@ -194,6 +217,8 @@ class _Socket:
         id_ = message.get("id")
         if not isinstance(id_, str) or not id_:
             raise _Close(BAD_REQUEST, "A subscribe message needs an id")
+        if self.is_closing:
+            return
         if id_ in self._tasks or id_ in self._subscribers:
             raise _Close(DUPLICATE, f"Subscriber for {id_[:60]} already exists")
         if len(self._tasks) + len(self._subscribers) >= MOST_OPERATIONS:
@@ -296,7 +321,7 @@ class _Socket:
         if self._wire is not None:
             self._wire.abort()
         else:
-            self._close_soon(GOING_AWAY, "Reconnect, and go on from your last cursor")
+            self._close_soon(TRY_AGAIN, "Reconnect, and go on from your last cursor")
 
     async def _receive(self) -> dict[str, Any]:
         event = await self._receive_event()

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import pytest
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import ConnectionClosed
 
 from app.web import WebApp
 from app.wiring import Program, serving
@@ -18,7 +19,7 @@ from core import db
 from core.ids import encode
 from core.permissions import Permission, Role
 from models.sessions import Visibility
-from services.identity.tokens import create_access_token
+from services.identity.tokens import create_access_token, revoke_access_token
 from services.sessions.lifecycle import NewSession, SessionChanges, create_session, update_session
 from services.sessions.messages import send_message
 from tests.app.conftest import served
@@ -174,3 +175,23 @@ async def test_one_that_does_not_read_loses_nothing_and_slows_nobody(place: Plac
         await place.until_together(2)
         await place.say(session, "and on")
         assert await seqs(lazy, 2) == [205, 206]
+
+
+async def test_one_that_does_not_read_ends_with_its_access(place: Place) -> None:
+    """Also where not even the reason for it can be told."""
+    session = await place.session()
+    made = await create_access_token(place.house.actor(Role.MEMBER), name="tests", scopes=None)
+    async with following(Client(place.url, made.secret), document=BARE_EVENTS, session=session) as (lazy,):
+        await seqs(lazy, 4)
+        lazy.socket.websocket.transport.pause_reading()
+        await place.say(session, *["x" * 200_000] * 60)
+        assert place.live.open_now == 1
+        await revoke_access_token(place.house.actor(Role.MEMBER), made.row["id"])
+        async with asyncio.timeout(8):
+            while place.live.open_now:
+                await asyncio.sleep(0.05)
+        # What was on its way is all that it gets.
+        lazy.socket.websocket.transport.resume_reading()
+        with pytest.raises(ConnectionClosed):
+            while True:
+                assert (await lazy.next())["sessionEvents"]["seq"] < 120
