@@ -46,6 +46,8 @@ class Report:
     statements: list[tuple[str, int, int]] = field(default_factory=list)
     """What was asked, in its small and in its large form, and the statements of each."""
     rooms: list[rooms.Together] = field(default_factory=list)
+    annotations: list[tuple[str, list[Result]]] = field(default_factory=list)
+    """What was looked for, and results."""
     work: dict[str, float] = field(default_factory=dict)
     """Runs a second of one worker, and its CPU milliseconds a run."""
     notes: list[str] = field(default_factory=list)
@@ -60,6 +62,9 @@ class Report:
         parts += [_streams(streams) for streams in self.streams]
         if self.rooms:
             parts.append(_table(rooms.HEAD, [rooms.row(result) for result in self.rooms]))
+        if self.annotations:
+            rows = [row for title, results in self.annotations for row in _requests(title, results)]
+            parts.append(_table(("annotations searched while others write", *_REQUESTS), rows))
         if self.growth:
             rows = [row for number, results in self.growth for row in _requests(f"{number:,}", results)]
             parts.append(_table(("messages, 6 fields", *_REQUESTS), rows))
@@ -85,6 +90,7 @@ class Report:
                 streams.title: {str(size): _stream_numbers(results) for size, results in streams.steps}
                 for streams in self.streams
             },
+            "annotations": {title: _numbers(results) for title, results in self.annotations},
             "growth": {str(number): _numbers(results) for number, results in self.growth},
             "documents": {
                 str(number): {name: {**found, "memory": memory[name]} for name, found in _numbers(results).items()}

@@ -149,10 +149,11 @@ class Live:
         everybody = Actor(ActorKind.SYSTEM, actor.organization_id, Role.OWNER, None, actor.permissions)
         return asked, everybody
 
-    async def payload(self, step: tuple[Hashable, str, str], make: Callable[[], Awaitable[bytes]]) -> bytes:
+    async def payload(self, step: Hashable, make: Callable[[], Awaitable[bytes]]) -> bytes:
         """An event's payload: what another of the group, at the same place, was given a moment ago, or made anew.
 
-        A step is the group, the cursor before and the event's own: of text the client gets what it does not have.
+        A step is the group, the state of the log, the cursor before and the event's own: of text the client gets what
+        it does not have.
         """
         found = self._remembered.get(step)
         if found is None:
@@ -244,7 +245,7 @@ class Subscriber:
         self._following = following
         key, actor = self._live.group_of(self, following)
         async for event in following.missed():
-            step = (key, cursor, event.cursor)
+            step = (key, following.state, cursor, event.cursor)
             await self._sink.send(await self._live.payload(step, partial(self._payload, event)))
             self._live.delivered += 1
             cursor = event.cursor

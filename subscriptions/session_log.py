@@ -159,14 +159,14 @@ async def read_log(session_id: UUID, after: int) -> list[SessionEventRow]:
     )
 
 
-# What was just read of a log, by session and place. The log only grows, so an old page is a true beginning of a
-# new one: those who come back together share their reads.
-_just_read: dict[tuple[UUID, int], asyncio.Task[list[SessionEventRow]]] = {}
+# What was just read of a log, by session, place and the number of its last event: those who come back together share
+# their reads. Whatever is changed in the log, as a redaction changes it, is an event itself; so the number tells.
+_just_read: dict[tuple[UUID, int, int], asyncio.Task[list[SessionEventRow]]] = {}
 
 
-async def read_log_together(session_id: UUID, after: int) -> list[SessionEventRow]:
-    """The next page of stored events, as it was at most a second ago."""
-    place = (session_id, after)
+async def read_log_together(session_id: UUID, after: int, last: int) -> list[SessionEventRow]:
+    """The next page of stored events, while the log's last event is this one."""
+    place = (session_id, after, last)
     reading = _just_read.get(place)
     if reading is None:
         reading = _just_read[place] = asyncio.create_task(read_log(session_id, after))

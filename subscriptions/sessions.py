@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from uuid import UUID
 
 from core import db
@@ -12,6 +13,7 @@ from core.errors import CursorExpired, NotFound
 from core.paging import encode_cursor
 from core.permissions import Actor
 from models.base import Query, Scope
+from models.events import SessionEventRow
 from models.sessions import Session
 from services.sharing.views import note_view
 from subscriptions import access
@@ -29,6 +31,7 @@ from subscriptions.tails import Following
 __all__ = ["SessionEvent", "SessionEvents", "event_cursor", "session_events"]
 
 WAIT_SECONDS = 1.0
+_Read = Callable[[UUID, int], Awaitable[list[SessionEventRow]]]
 
 
 def event_cursor(seq: int) -> str:
@@ -71,13 +74,14 @@ class SessionEvents(Following[SessionEvent]):
             raise CursorExpired(
                 "This cursor is from beyond the session's log. Leave `after` out, and read anew.", field="after"
             )
+        self.state = last
         note_view(self._actor, [self._session_id], "events")
         await self.tail.started()
-        first = True
+        read: _Read = partial(read_log_together, last=last)
         while True:
-            async for event in self._stored(first):
+            async for event in self._stored(read):
                 yield event
-            first = False
+            read = read_log
             for event in self._written():
                 yield event
             self._check()
@@ -94,9 +98,8 @@ class SessionEvents(Following[SessionEvent]):
     def go_on_after(self, event: SessionEvent) -> None:
         self._place = Place.of(self._session_id, event.cursor)
 
-    async def _stored(self, first: bool) -> AsyncIterator[SessionEvent]:
+    async def _stored(self, read: _Read) -> AsyncIterator[SessionEvent]:
         """What the log has between this client's place and the tail's."""
-        read = read_log_together if first else read_log
         while self._place.seq < self.tail.place.seq:
             rows = await read(self._session_id, self._place.seq)
             for row in rows:

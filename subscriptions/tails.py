@@ -133,6 +133,8 @@ class Following(Generic[E], ABC):
     def __init__(self) -> None:
         self.ended: Callable[[Exception], None] = lambda error: None
         """Called once where the client's right to follow has ended."""
+        self.state: Hashable = None
+        """In what state the log is while `missed` is read: between equal ones, equal events have not changed."""
 
     @abstractmethod
     def open(self) -> None:

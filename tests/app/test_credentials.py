@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from app.http.credentials import actor_of_request, check_cookie_operation, origin_allowed
+from app.http.credentials import actor_of_request, check_cookie_operation, origin_allowed, origin_of_request
 from core.errors import Forbidden
 from core.permissions import Role
 from services.identity.sign_in import sign_in_with_password
@@ -17,11 +17,13 @@ pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("database")]
 
 async def test_a_token_counts_before_a_cookie_also_where_it_is_bad() -> None:
     house = await a_house()
-    cookies = {"quarterdeck": (await sign_in_with_password("admin@acme.example", PASSWORD, HERE)).secret}
+    secret = (await sign_in_with_password("admin@acme.example", PASSWORD, HERE)).secret
+    cookie = {"cookie": f"other=1; quarterdeck={secret}"}
     token = (await create_access_token(house.actor(Role.MEMBER), name="ci")).secret
     long = {"user-agent": "x" * 1000, "x-request-id": "y" * 1000}
 
-    actor, kind = await actor_of_request({"authorization": f"bearer  {token}"} | long, cookies, "z" * 100)
+    headers = {"authorization": f"bearer  {token}"} | long | cookie
+    actor, kind = await actor_of_request(headers, origin_of_request(headers, "z" * 100))
     assert kind == "bearer"
     assert actor is not None
     assert actor.role is Role.MEMBER
@@ -32,14 +34,14 @@ async def test_a_token_counts_before_a_cookie_also_where_it_is_bad() -> None:
     ]
 
     for bad in ("Bearer nonsense", "Bearer", "Basic YWRtaW46", "", f"Token {token}"):
-        assert await actor_of_request({"authorization": bad}, cookies, None) == (None, "bearer")
+        assert await actor_of_request({"authorization": bad} | cookie, HERE) == (None, "bearer")
 
-    actor, kind = await actor_of_request({}, cookies, HERE.ip)
+    actor, kind = await actor_of_request(cookie, HERE)
     assert kind == "cookie"
     assert actor is not None
     assert actor.role is Role.ADMIN
-    assert await actor_of_request({}, {"quarterdeck": "nonsense"}, None) == (None, "cookie")
-    assert await actor_of_request({}, {}, None) == (None, None)
+    assert await actor_of_request({"cookie": "quarterdeck=nonsense"}, HERE) == (None, "cookie")
+    assert await actor_of_request({}, HERE) == (None, None)
 
 
 async def test_origins() -> None:

@@ -19,7 +19,8 @@ pytestmark = pytest.mark.anyio
 ROOMS = ("app", "schema", "resolvers", "subscriptions", "services", "models", "core")
 # What would stay on a connection for whoever has it next.
 STATE = re.compile(
-    r"\"\s*(SET (?!LOCAL|CONSTRAINTS)|RESET |LISTEN |UNLISTEN|DECLARE .* WITH HOLD|CREATE TEMP|PREPARE |LOAD )"
+    r"\bSET (SESSION|ROLE|TIME ZONE|search_path|statement_timeout|lock_timeout|plan_cache_mode|work_mem|jit)\b"
+    r"|\"\s*(RESET |LISTEN |UNLISTEN|DECLARE .* WITH HOLD|CREATE TEMP|PREPARE |LOAD )"
     r"|pg_(try_)?advisory_lock|\.add_listener\(|set_config\([^)]*false\)"
 )
 # Files that have connections of their own.

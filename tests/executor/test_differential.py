@@ -161,7 +161,8 @@ def generating(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 async def test_random_operations_come_to_the_same(generating: int) -> None:
     both = Both()
     await try_many(both, await a_full_house(), SEED + generating, OPERATIONS)
-    assert both.seen["with data"] > both.seen["compared"] / 2, both.seen
+    # Many roots take an id, and a random one is often of another kind.
+    assert both.seen["with data"] > both.seen["compared"] * 0.4, both.seen
     assert both.seen["with errors"] > both.seen["compared"] / 20, both.seen
     assert both.seen["invalid"] < OPERATIONS, "the generator makes too many documents that are refused"
 
