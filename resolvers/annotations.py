@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -206,24 +207,28 @@ def _filtered(actor: Actor, args: dict[str, Any], query: Query) -> Sequence[str]
     return args["filter"].conditions(query, actor) if args.get("filter") else ()
 
 
+_readable = partial(needing, Permission.SESSIONS_READ)
+"""What is said in a session is for those who may read sessions, by whatever field they come to it."""
+
+
 def _threads_of(column: str) -> reading.Batch:
-    return children("annotation_threads", AnnotationThreadRow, column, order="number", filtered=_filtered)
+    return _readable(children("annotation_threads", AnnotationThreadRow, column, order="number", filtered=_filtered))
 
 
 threads_of_sessions = _threads_of("session_id")
 threads_of_messages = _threads_of("message_id")
 threads_of_tools = _threads_of("tool_execution_id")
-comments_of_threads = children(
-    "annotation_comments", AnnotationCommentRow, "thread_id", order="number", columns=COMMENT_COLUMNS
+comments_of_threads = _readable(
+    children("annotation_comments", AnnotationCommentRow, "thread_id", order="number", columns=COMMENT_COLUMNS)
 )
-revisions_of_comments = children("annotation_revisions", AnnotationRevisionRow, "comment_id", order="number")
-reactions_of_comments = children("annotation_reactions", AnnotationReactionRow, "comment_id", order="id")
-scores_of_sessions = children("scores", ScoreRow, "session_id", order="id")
-scores_of_messages = children("scores", ScoreRow, "message_id", order="id")
-scores_of_runs = children("scores", ScoreRow, "run_id", order="id")
-scores_of_tools = children("scores", ScoreRow, "tool_execution_id", order="id")
+revisions_of_comments = _readable(children("annotation_revisions", AnnotationRevisionRow, "comment_id", order="number"))
+reactions_of_comments = _readable(children("annotation_reactions", AnnotationReactionRow, "comment_id", order="id"))
+scores_of_sessions = _readable(children("scores", ScoreRow, "session_id", order="id"))
+scores_of_messages = _readable(children("scores", ScoreRow, "message_id", order="id"))
+scores_of_runs = _readable(children("scores", ScoreRow, "run_id", order="id"))
+scores_of_tools = _readable(children("scores", ScoreRow, "tool_execution_id", order="id"))
 
-thread_of = parent("annotation_threads", AnnotationThreadRow, "thread_id", AnnotationThread.visible_to)
+thread_of = _readable(parent("annotation_threads", AnnotationThreadRow, "thread_id", AnnotationThread.visible_to))
 
 
 async def thread_of_events(actor: Actor, items: Sequence[Any], args: dict[str, Any]) -> list[Any]:
@@ -236,7 +241,9 @@ async def thread_of_events(actor: Actor, items: Sequence[Any], args: dict[str, A
     return [found.get(ids[name]) if name is not None else None for name in named]
 
 
-original_of = parent("annotation_threads", AnnotationThreadRow, "copied_from_id", AnnotationThread.visible_to)
+original_of = _readable(
+    parent("annotation_threads", AnnotationThreadRow, "copied_from_id", AnnotationThread.visible_to)
+)
 
 
 def _counts_of_messages(where: str) -> reading.Batch:

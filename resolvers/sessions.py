@@ -136,6 +136,10 @@ TOOL_COLUMNS = (
 )
 
 
+_readable = partial(needing, Permission.SESSIONS_READ)
+"""What is in a session is for those who may read sessions, by whatever field of whatever else they come to it."""
+
+
 def result_of_tools(column: str) -> Batch:
     """A batch function for a large column of tool executions."""
 
@@ -146,7 +150,7 @@ def result_of_tools(column: str) -> Batch:
         found = {row["id"]: row["value"] for row in rows}
         return [found.get(tool["id"]) for tool in tools]
 
-    return batch
+    return _readable(batch)
 
 
 def _viewing(table: str, row: type[Row], parent_column: str, **more: Any) -> Batch:
@@ -159,12 +163,24 @@ def _viewing(table: str, row: type[Row], parent_column: str, **more: Any) -> Bat
         note_view(actor, [parent[session] for parent in parents], table)
         return found
 
-    return noting
+    return _readable(noting)
+
+
+def _viewed(table: str, row: type[Row], column: str, **more: Any) -> Batch:
+    """The one row of a session's content that a column points at: who reads it is noted."""
+    batch = parent(table, row, column, partial(in_visible_session, table), **more)
+
+    async def noting(actor: Actor, parents: Sequence[Any], args: dict[str, Any]) -> list[Any]:
+        found = await batch(actor, parents, args)
+        note_view(actor, {row["session_id"] for row in found if row is not None}, table)
+        return found
+
+    return _readable(noting)
 
 
 messages_of_sessions = _viewing("messages", MessageRow, "session_id")
-runs_of_sessions = children("runs", RunRow, "session_id", order="number")
-queue_of_sessions = children("runs", RunRow, "session_id", order="number", where="status = 'QUEUED'")
+runs_of_sessions = _readable(children("runs", RunRow, "session_id", order="number"))
+queue_of_sessions = _readable(children("runs", RunRow, "session_id", order="number", where="status = 'QUEUED'"))
 tools_of_sessions = _viewing("tool_executions", ToolExecutionRow, "session_id", columns=TOOL_COLUMNS)
 approvals_of_sessions = _viewing("approvals", ApprovalRow, "session_id")
 pending_approvals_of_sessions = _viewing("approvals", ApprovalRow, "session_id", where="status = 'PENDING'")
@@ -173,18 +189,12 @@ tools_of_runs = _viewing("tool_executions", ToolExecutionRow, "run_id", columns=
 approvals_of_runs = _viewing("approvals", ApprovalRow, "run_id")
 
 
-def _in_visible(table: str) -> Any:
-    return lambda actor: in_visible_session(table, actor)
-
-
-session_of = parent("sessions", SessionRow, "session_id", Session.visible_to)
-run_of = parent("runs", RunRow, "run_id", _in_visible("runs"))
-message_of = parent("messages", MessageRow, "message_id", _in_visible("messages"))
-tool_execution_of = parent(
-    "tool_executions", ToolExecutionRow, "tool_execution_id", _in_visible("tool_executions"), columns=TOOL_COLUMNS
-)
-approval_of = parent("approvals", ApprovalRow, "approval_id", _in_visible("approvals"))
-fork_source_of = parent("sessions", SessionRow, "forked_from_id", Session.visible_to)
+session_of = _readable(parent("sessions", SessionRow, "session_id", Session.visible_to))
+run_of = _readable(parent("runs", RunRow, "run_id", partial(in_visible_session, "runs")))
+message_of = _viewed("messages", MessageRow, "message_id")
+tool_execution_of = _viewed("tool_executions", ToolExecutionRow, "tool_execution_id", columns=TOOL_COLUMNS)
+approval_of = _viewed("approvals", ApprovalRow, "approval_id")
+fork_source_of = _readable(parent("sessions", SessionRow, "forked_from_id", Session.visible_to))
 
 
 async def approval_of_tool(actor: Actor, tools: Sequence[Any], args: dict[str, Any]) -> list[Any]:

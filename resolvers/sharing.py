@@ -159,7 +159,7 @@ _OWN = Scope(
 grants_of_sessions = _of_sessions("grants", GrantRow, "*", living("grants"), _OWN)
 links_of_sessions = _of_sessions("share_links", ShareLinkRow, COLUMNS, "share_links.revoked_at IS NULL", None)
 
-session_of = parent("sessions", SessionRow, "resource_id", Session.visible_to)
+session_of = needing(Permission.SESSIONS_READ, parent("sessions", SessionRow, "resource_id", Session.visible_to))
 team_of = needing(Permission.MEMBERS_READ, parent("teams", TeamRow, "team_id", Team.visible_to))
 grant_of = parent("grants", GrantRow, "grant_id", Grant.visible_to)
 link_of = parent("share_links", ShareLinkRow, "via_link_id", ShareLink.visible_to, columns=COLUMNS)

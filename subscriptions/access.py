@@ -14,13 +14,14 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from core import db
+from core import clock, db
 from core.bus import BusMessage
 from core.errors import QuarterdeckError, SlowConsumer, Unavailable
 from core.permissions import Actor
 from models.base import Query, Scope
 from models.sessions import Session
 from services.parts import parts
+from services.sharing.views import note_view
 from services.work import access_channel
 
 log = logging.getLogger(__name__)
@@ -34,10 +35,17 @@ AGAIN_SECONDS = 1.0
 class Watch:
     """One reader of one session. `lost` is called once, when access has ended; not after `stop`."""
 
-    __slots__ = ("_lost", "_of", "actor", "session_id")
+    __slots__ = ("_hour", "_lost", "_of", "actor", "session_id")
 
     def __init__(self, of: _Organization, actor: Actor, session_id: UUID, lost: Callable[[], None]) -> None:
         self._of, self.actor, self.session_id, self._lost = of, actor, session_id, lost
+        self._hour = clock.now().hour
+
+    def go_on(self) -> None:
+        """The reader is still there, and may be: a stream that lasts is a view in every hour of it."""
+        if (hour := clock.now().hour) != self._hour:
+            self._hour = hour
+            note_view(self.actor, [self.session_id], "events")
 
     def stop(self) -> None:
         """The reader has left."""
@@ -95,7 +103,9 @@ class _Organization:
         for scope, readers in asked.items():
             seen = await _seen(scope, {reader.session_id for reader in readers})
             for reader in readers:
-                if reader.session_id not in seen:
+                if reader.session_id in seen:
+                    reader.go_on()
+                else:
                     reader.end()
 
     async def _run(self) -> None:

@@ -71,6 +71,8 @@ async def workspace(
     client = secrets.token_urlsafe(12) if client_id is None else client_id
     async with presence.watching(actor, session_id, client, events.wake) as watch:
         reading = asyncio.create_task(events.read(actor, session_id, after))
+        # Also while a slow client takes its time: whoever may not be here any more is not seen here any more.
+        reading.add_done_callback(lambda _: watch.leave())
         cursor = after
         try:
             while begins_with_event and not events.waiting and not reading.done():
@@ -78,9 +80,10 @@ async def workspace(
                 events.clear()
             while True:
                 events.clear()
-                if reading.done() and not events.waiting:
-                    reading.result()
-                    return
+                if reading.done():
+                    reading.result()  # what was read before access ended is not told any more
+                    if not events.waiting:
+                        return
                 if (change := watch.change()) is not None:
                     yield WorkspacePresence(cursor, change)
                 if drafts := watch.drafts():

@@ -9,6 +9,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from uuid import UUID
 
 from core import db
@@ -71,13 +72,13 @@ class Presence:
         room = self._room(session_id)
         self._check_number(room, actor, client_id)
         watch = room.watch(wake)
-        key = room.arrive(actor, client_id) if actor.user_id is not None else None
+        if actor.user_id is not None:
+            watch.leave = once(partial(room.leave, room.arrive(actor, client_id)))
         try:
             yield watch
         finally:
             room.unwatch(watch)
-            if key is not None:
-                room.leave(key)
+            watch.leave()
 
     async def update(
         self,
@@ -217,3 +218,14 @@ def _draft(user_id: UUID, client_id: str, text: str | None, cursor: TextCursor |
             field="draft",
         )
     return found
+
+
+def once(call: Callable[[], object]) -> Callable[[], None]:
+    """The same, done at the first time only."""
+    left = [call]
+
+    def do() -> None:
+        if left:
+            left.pop()()
+
+    return do

@@ -16,6 +16,8 @@ class Watch:
 
     def __init__(self, room: Room, wake: Callable[[], None]) -> None:
         self._room, self.wake = room, wake
+        self.leave: Callable[[], object] = lambda: None
+        """Be seen no more, before the stream ends."""
         self._seen: dict[Key, Participant] | None = None
         self._version = self._drafts = 0
         self._exact = False

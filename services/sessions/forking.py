@@ -13,12 +13,13 @@ from core.permissions import Actor
 from integrations.agents.base import RuntimeState
 from models.base import Query, Row
 from models.sessions import Session, SessionRow
-from services import idempotency
+from services import audit, idempotency
 from services.annotations.copying import copy_annotations
 from services.parts import parts
 from services.sessions.lifecycle import make_directory, read_in
 from services.sessions.messages import add_message
 from services.sessions.options import check_title
+from services.sharing.views import note_view
 from services.work import Work, write
 
 MOST_MESSAGES = 20_000
@@ -70,6 +71,7 @@ async def fork_session(
         work.hold_new_session(row)
         work.target("Session", row["id"], row["title"])
         work.changed(after={"forkedFrom": encode("ses", source["id"]), "messages": len(cut.copied)})
+        _record_at_source(work, source, row)
         work.emit("CUSTOM", {"from": encode("ses", source["id"])}, name="quarterdeck.session.forked")
         work.session_changed("CREATED")
         await _copy(work, row, cut.copied)
@@ -87,6 +89,16 @@ async def fork_session(
             await add_message(work, row, cut.asked_again, message_id=new_id())
         make_directory(row["organization_id"], row["id"])
         return await read_in(work, row["id"])
+
+
+def _record_at_source(work: Work, source: SessionRow, fork: SessionRow) -> None:
+    """Who forks a session takes what is in it along: its own audit log and its report of views say so."""
+    entry = audit.Entry.of(work.actor, "session.forked")
+    entry.target_kind, entry.target_id, entry.target_name = "Session", source["id"], source["title"]
+    entry.session_id = source["id"]
+    entry.details = {"fork": encode("ses", fork["id"])}
+    work.also(entry)
+    note_view(work.actor, [source["id"]], "fork")
 
 
 async def _visible(work: Work, session_id: UUID) -> SessionRow:
