@@ -18,7 +18,9 @@ from contextlib import suppress
 from typing import Any
 
 import asyncpg
-from tortoise.backends.asyncpg.client import AsyncpgDBClient
+from tortoise.backends.asyncpg.client import AsyncpgDBClient, TransactionWrapper
+from tortoise.backends.base.client import TransactionContextPooled
+from tortoise.connection import get_connections
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +105,8 @@ class Pool:
                     else:
                         self._let_one_try()
                 else:
-                    self._waiting.remove(waiter)
+                    with suppress(ValueError):  # it may have been passed over in the same moment
+                        self._waiting.remove(waiter)
                 raise
             if given is not None:
                 return given
@@ -212,10 +215,34 @@ class Client(AsyncpgDBClient):
         async def connect() -> asyncpg.Connection:
             connection = await asyncpg.connect(**kwargs)
             if init is not None:
-                await init(connection)
+                try:
+                    await init(connection)
+                except BaseException:
+                    connection.terminate()
+                    raise
             return connection
 
         return await Pool(connect, smallest=smallest, largest=largest).open()
+
+    def _in_transaction(self) -> TransactionContextPooled:
+        return _Transaction(TransactionWrapper(self), self._pool_init_lock)
+
+
+class _Transaction(TransactionContextPooled):
+    """Gives its connection back also where the transaction could not begin, or nobody waits for it any more."""
+
+    async def __aenter__(self) -> Any:
+        wrapper: Any = self.client
+        wrapper._connection = None
+        try:
+            return await super().__aenter__()
+        except BaseException:
+            if wrapper._connection is not None:
+                wrapper._parent._pool.give_back(wrapper._connection)
+                wrapper._connection = None
+            if (token := getattr(self, "token", None)) is not None:
+                get_connections().reset(token)
+            raise
 
 
 client_class = Client

@@ -50,19 +50,30 @@ from subscriptions.tails import Following, Listener, Tail
 
 MOST_WAITING = 1000
 """Events that wait to be executed for a group; more are read from the log again."""
+MOST_MADE = 16
 REMEMBERED_SECONDS = 1.0
 REMEMBERED_BYTES = 1_000_000
 """What those who come back together are given without executing it for each."""
 
 
 class Batch:
-    """Payloads in order, for many sinks. `made` is the sinks' own: what one makes of them, others need not."""
+    """Payloads in order, for many sinks."""
 
-    __slots__ = ("made", "payloads")
+    __slots__ = ("_made", "payloads")
 
     def __init__(self, payloads: Sequence[bytes]) -> None:
         self.payloads = payloads
-        self.made: dict[Hashable, bytes] = {}
+        self._made: dict[Hashable, bytes] = {}
+
+    def made_once(self, key: Hashable, make: Callable[[], bytes]) -> bytes:
+        """What one sink makes of the payloads, so that others with the same key need not. The first few keys are kept:
+        where every sink has one of its own, nothing is gained by it."""
+        found = self._made.get(key)
+        if found is None:
+            found = make()
+            if len(self._made) < MOST_MADE:
+                self._made[key] = found
+        return found
 
 
 class Gone(Exception):
@@ -123,10 +134,13 @@ class Live:
         return Subscriber(self, prepared, begun, source, context, sink)
 
     def join(self, subscriber: Subscriber, key: Hashable, tail: Tail[Any], actor: Actor, cursor: str) -> _Group:
-        """Take a subscriber that stands where its tail stands into the group of its like."""
+        """Take a subscriber that stands where its tail stands into the group of its like. Raises what the tail ended
+        by."""
         group = self._groups.get(key)
         if group is None:
-            group = self._groups[key] = _Group(self, key, tail, subscriber.begun, actor)
+            group = _Group(self, key, tail, subscriber.begun, actor)
+            tail.join(group)
+            self._groups[key] = group
         group.join(subscriber, cursor)
         return group
 
@@ -136,7 +150,7 @@ class Live:
         facts = _facts(self._schema, prepared, subscriber.begun)
         variables = {name: value for name, value in prepared.variables.items() if name != facts.resumed_by}
         asked = (
-            following.tail.key,
+            following.tail,
             prepared.text,
             prepared.operation_name,
             orjson.dumps(variables, option=orjson.OPT_SORT_KEYS, default=str),
@@ -149,7 +163,7 @@ class Live:
         everybody = Actor(ActorKind.SYSTEM, actor.organization_id, Role.OWNER, None, actor.permissions)
         return asked, everybody
 
-    async def payload(self, step: Hashable, make: Callable[[], Awaitable[bytes]]) -> bytes:
+    async def payload(self, step: Hashable, make: Callable[[], Awaitable[tuple[bytes, bool]]]) -> bytes:
         """An event's payload: what another of the group, at the same place, was given a moment ago, or made anew.
 
         A step is the group, the state of the log, the cursor before and the event's own: of text the client gets what
@@ -157,16 +171,17 @@ class Live:
         """
         found = self._remembered.get(step)
         if found is None:
-            found = await make()
-            self._remembered.put(step, found)
+            found, is_whole = await make()
+            if is_whole:  # an error may be this client's alone, or of this moment
+                self._remembered.put(step, found)
         return found
 
-    async def execute(self, begun: Begun, context: Context, event: Any) -> bytes:
-        """An event as a client gets it."""
+    async def execute(self, begun: Begun, context: Context, event: Any) -> tuple[bytes, bool]:
+        """An event as a client gets it, and whether it is without errors."""
         result = await begun.execute(context, event)
         self.executed += 1
         self._graph.outcomes["errors" if result.errors else "ok"] += 1
-        return encoded(body_of(result))
+        return encoded(body_of(result)), not result.errors
 
     def dissolve(self, key: Hashable) -> None:
         """A group has no members any more."""
@@ -228,7 +243,7 @@ class Subscriber:
                 return  # in the group, or ended
             async with aclosing(stream) as events:
                 async for event in events:
-                    await self._sink.send(await self._payload(event))
+                    await self._sink.send((await self._payload(event))[0])
                     self._live.delivered += 1
         except Gone:
             self.stop()
@@ -255,7 +270,7 @@ class Subscriber:
         self._task = None
         self._group = self._live.join(self, key, following.tail, actor, cursor)
 
-    async def _payload(self, event: Any) -> bytes:
+    async def _payload(self, event: Any) -> tuple[bytes, bool]:
         self.context.forget()
         return await self._live.execute(self.begun, self.context, event)
 
@@ -276,7 +291,6 @@ class _Group(Listener[Any]):
         """How many events the tail has told, and how many of them were offered to the members."""
         self._cursor = ""
         self._task: asyncio.Task[None] | None = None
-        tail.join(self)
 
     def __len__(self) -> int:
         return len(self._members)
@@ -313,7 +327,8 @@ class _Group(Listener[Any]):
                 events = list(self._waiting)
                 self._waiting.clear()
                 payloads = [
-                    await self._live.execute(self._begun, Context(self._actor, Origin()), event) for event in events
+                    (await self._live.execute(self._begun, Context(self._actor, Origin()), event))[0]
+                    for event in events
                 ]
                 self._deliver(payloads, events[-1].cursor)
         except Exception as error:

@@ -30,6 +30,7 @@ LOOK_ANYWAY_SECONDS = 10.0
 EXPIRY_SECONDS = 0.5
 """How often it is looked whose time is over: nobody tells of that but the clock of the database."""
 AGAIN_SECONDS = 1.0
+AT_ONCE = 4
 
 
 class Watch:
@@ -52,9 +53,12 @@ class Watch:
         self._of.remove(self)
 
     def end(self) -> None:
-        """Access has ended."""
-        self._of.remove(self)
-        self._lost()
+        """Access has ended. Nothing happens where the reader has left."""
+        if self._of.remove(self):
+            try:
+                self._lost()
+            except Exception:
+                log.exception("A reader could not be told that access has ended.")
 
 
 def watch(actor: Actor, session_id: UUID, lost: Callable[[], None]) -> Watch:
@@ -65,9 +69,9 @@ def watch(actor: Actor, session_id: UUID, lost: Callable[[], None]) -> Watch:
     return organization.add(actor, session_id, lost)
 
 
-async def check(organization_id: UUID, session_id: UUID) -> None:
+async def check(session_id: UUID) -> None:
     """Ask now about all who follow a session here; those who may not see it any more are told before this returns."""
-    if organization := _organizations.get(organization_id):
+    for organization in list(_organizations.values()):
         await organization.check(sessions={session_id})
 
 
@@ -84,15 +88,17 @@ class _Organization:
         self._watches.setdefault(session_id, {})[added] = None
         return added
 
-    def remove(self, watch: Watch) -> None:
+    def remove(self, watch: Watch) -> bool:
+        """Whether it was there."""
         found = self._watches.get(watch.session_id)
         if found is None or found.pop(watch, watch) is watch:
-            return
+            return False
         if not found:
             del self._watches[watch.session_id]
         if not self._watches:
             _organizations.pop(self._id, None)
             self._task.cancel()
+        return True
 
     async def check(self, *, sessions: Collection[UUID] | None = None, users: Collection[UUID] | None = None) -> None:
         asked: dict[Scope, list[Watch]] = {}
@@ -100,13 +106,18 @@ class _Organization:
             for reader in self._watches.get(session_id, ()):
                 if users is None or reader.actor.user_id in users:
                     asked.setdefault(Session.visible_to(reader.actor), []).append(reader)
-        for scope, readers in asked.items():
-            seen = await _seen(scope, {reader.session_id for reader in readers})
-            for reader in readers:
-                if reader.session_id in seen:
-                    reader.go_on()
-                else:
-                    reader.end()
+        questions = list(asked.items())
+        # Everybody but admins is a scope of their own. Some at a time: events wait for the answers.
+        for start in range(0, len(questions), AT_ONCE):
+            await asyncio.gather(*(self._ask(*question) for question in questions[start : start + AT_ONCE]))
+
+    async def _ask(self, scope: Scope, readers: Sequence[Watch]) -> None:
+        seen = await _seen(scope, {reader.session_id for reader in readers})
+        for reader in readers:
+            if reader.session_id in seen:
+                reader.go_on()
+            else:
+                reader.end()
 
     async def _run(self) -> None:
         while True:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -170,17 +171,22 @@ async def read_log_together(session_id: UUID, after: int, last: int) -> list[Ses
     reading = _just_read.get(place)
     if reading is None:
         reading = _just_read[place] = asyncio.create_task(read_log(session_id, after))
-        asyncio.get_running_loop().call_later(SHARED_SECONDS, _just_read.pop, place, None)
+        reading.add_done_callback(partial(_keep_a_moment, place))
     # A reader that leaves must not take the page away from the others.
     return await asyncio.shield(reading)
+
+
+def _keep_a_moment(place: tuple[UUID, int, int], reading: asyncio.Task[list[SessionEventRow]]) -> None:
+    failed = reading.cancelled() or reading.exception() is not None
+    asyncio.get_running_loop().call_later(0.0 if failed else SHARED_SECONDS, _just_read.pop, place, None)
 
 
 class SessionTail(Tail[SessionEvent]):
     """The end of one session's log."""
 
-    def __init__(self, organization_id: UUID, session_id: UUID) -> None:
+    def __init__(self, session_id: UUID) -> None:
         super().__init__(("session", session_id))
-        self._organization_id, self._session_id = organization_id, session_id
+        self._session_id = session_id
         self.place = Place(session_id)
         self._texts: dict[str, _Text] = {}
         # Pieces of text that came before those that lead up to them, by message.
@@ -189,9 +195,9 @@ class SessionTail(Tail[SessionEvent]):
         self._notices: BusSubscription | None = None
 
     @staticmethod
-    def named(organization_id: UUID, session_id: UUID) -> SessionTail:
+    def named(session_id: UUID) -> SessionTail:
         """The session's tail in this process. Let go of it with `release`."""
-        tail = Tail.of(("session", session_id), lambda: SessionTail(organization_id, session_id))
+        tail = Tail.of(("session", session_id), lambda: SessionTail(session_id))
         assert isinstance(tail, SessionTail)
         return tail
 
@@ -249,7 +255,7 @@ class SessionTail(Tail[SessionEvent]):
                     # Who has lost access gets nothing from here on.
                     self.tell(events)
                     events = []
-                    await access.check(self._organization_id, self._session_id)
+                    await access.check(self._session_id)
                 events += self._store(row)
             self.tell(events)
             if len(rows) < PAGE:

@@ -55,19 +55,20 @@ class SessionEvents(Following[SessionEvent]):
     def __init__(self, actor: Actor, session_id: UUID, after: str | None) -> None:
         super().__init__()
         self._actor, self._session_id = actor, session_id
+        self._scope = Session.visible_to(actor)
         self._place = Place.of(session_id, after)
         self._lost: NotFound | None = None
 
     def open(self) -> None:
         self._watch = access.watch(self._actor, self._session_id, self._end)
-        self.tail = SessionTail.named(self._actor.organization_id, self._session_id)
+        self.tail = SessionTail.named(self._session_id)
 
     def close(self) -> None:
         self._watch.stop()
         self.tail.release()
 
     async def missed(self) -> AsyncIterator[SessionEvent]:
-        last = await _last_event(Session.visible_to(self._actor), self._session_id)
+        last = await _last_event(self._scope, self._session_id)
         if last is None:
             raise NotFound("There is no such session, or you may not see it.", field="sessionId")
         if self._place.seq > last:
@@ -103,8 +104,8 @@ class SessionEvents(Following[SessionEvent]):
         while self._place.seq < self.tail.place.seq:
             rows = await read(self._session_id, self._place.seq)
             for row in rows:
-                if row["name"] in CHANGES_OF_ACCESS:
-                    await access.check(self._actor.organization_id, self._session_id)
+                if row["name"] in CHANGES_OF_ACCESS and await _last_event(self._scope, self._session_id) is None:
+                    self._watch.end()
                 for event in self._place.take(row):
                     self._check()
                     yield event
@@ -135,7 +136,8 @@ class SessionEvents(Following[SessionEvent]):
         self.ended(self._lost)
 
 
-# Many who come at once ask the same.
+# Many who come at once ask the same. A question is shared until it goes to the database: whoever comes later has a
+# watch of their own, which must not be older than the answer.
 _asked: dict[tuple[Scope, UUID], asyncio.Task[int | None]] = {}
 
 
@@ -145,13 +147,14 @@ async def _last_event(scope: Scope, session_id: UUID) -> int | None:
     asking = _asked.get(key)
     if asking is None:
         asking = _asked[key] = asyncio.create_task(_ask(scope, session_id))
-        asking.add_done_callback(lambda _: _asked.pop(key, None))
+        asking.add_done_callback(lambda done: _asked.pop(key, None) if _asked.get(key) is done else None)
     return await asyncio.shield(asking)
 
 
 async def _ask(scope: Scope, session_id: UUID) -> int | None:
     query = Query()
-    return await db.fetchval(  # type: ignore[no-any-return]
-        f"SELECT last_event_seq FROM sessions WHERE id = {query.arg(session_id)} AND {query.scope(scope, by_row=True)}",
-        *query.args,
-    )
+    session, visible = query.arg(session_id), query.scope(scope, by_row=True)
+    sql = f"SELECT last_event_seq FROM sessions WHERE id = {session} AND {visible}"
+    async with db.acquire() as connection:
+        _asked.pop((scope, session_id), None)
+        return await connection.fetchval(sql, *query.args)  # type: ignore[no-any-return]

@@ -7,6 +7,7 @@ its own from its cursor until it stands where the tail stands; from there on the
 from __future__ import annotations
 
 import asyncio
+import logging
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Sequence
@@ -14,6 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from core.errors import SlowConsumer
 
+log = logging.getLogger(__name__)
 E = TypeVar("E")
 MOST_WAITING = 1000
 """Events that wait for one reader; what is more it reads from the log again."""
@@ -79,11 +81,11 @@ class Tail(Generic[E], ABC):
             raise self._error
 
     def join(self, listener: Listener[E]) -> None:
-        """Tell this one from now on. What was told before, it has; so nothing is awaited since that was seen."""
+        """Tell this one from now on. What was told before, it has; so nothing is awaited since that was seen. Raises
+        what the tail ended by."""
         if self._error is not None:
-            listener.fail(self._error)
-        else:
-            self._listeners[listener] = None
+            raise self._error
+        self._listeners[listener] = None
 
     def leave(self, listener: Listener[E]) -> None:
         """Tell it nothing more."""
@@ -115,7 +117,10 @@ class Tail(Generic[E], ABC):
             self._started.set()
             self._moved.set()
             for listener in list(self._listeners):
-                listener.fail(error)
+                try:
+                    listener.fail(error)
+                except Exception:
+                    log.exception("One that followed %s could not be told of its end.", self.key)
             self._listeners.clear()
 
 

@@ -138,10 +138,7 @@ class _Outbox:
         """Put it in at once where there is room."""
         if not self._room.is_set():
             return False
-        chunk = batch.made.get(EVENTS)
-        if chunk is None:
-            chunk = batch.made[EVENTS] = b"".join(map(_event, batch.payloads))
-        self._put(chunk)
+        self._put(batch.made_once(("events",), lambda: b"".join(map(_event, batch.payloads))))
         return True
 
     def end(self, refused: Body | None) -> None:
@@ -149,7 +146,8 @@ class _Outbox:
         if not self._is_over:
             self._put((_event(encoded(refused)) if refused else b"") + _COMPLETE)
             self._is_over = True
-            self.ended.set_result(None)
+            if not self.ended.done():
+                self.ended.set_result(None)
 
     def revoke(self, refused: Body) -> None:
         """Nothing that waits is to be read any more."""

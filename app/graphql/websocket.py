@@ -201,6 +201,8 @@ class _Socket:
     async def _read(self) -> NoReturn:
         while True:
             message = await self._receive()
+            if self.is_closing:
+                raise Gone  # what came together with it, or before it has heard of its end
             kind = message["type"]
             if kind == "subscribe":
                 self._start(message)
@@ -217,8 +219,6 @@ class _Socket:
         id_ = message.get("id")
         if not isinstance(id_, str) or not id_:
             raise _Close(BAD_REQUEST, "A subscribe message needs an id")
-        if self.is_closing:
-            return
         if id_ in self._tasks or id_ in self._subscribers:
             raise _Close(DUPLICATE, f"Subscriber for {id_[:60]} already exists")
         if len(self._tasks) + len(self._subscribers) >= MOST_OPERATIONS:
@@ -289,9 +289,9 @@ class _Socket:
         """Write live events at once; False where there is no room."""
         if self._outbox is not None:
             return self._outbox.put([_message(id_, payload) for payload in batch.payloads])
-        frames = batch.made.get(id_)
-        if frames is None:
-            frames = batch.made[id_] = b"".join(text_frame(_message(id_, payload)) for payload in batch.payloads)
+        frames = batch.made_once(
+            ("socket", id_), lambda: b"".join(text_frame(_message(id_, payload)) for payload in batch.payloads)
+        )
         assert self._wire is not None
         # Whoever waits for room was first.
         return not self._sending.locked() and self._wire.write(frames)

@@ -33,7 +33,7 @@ class Counted:
         self._app, self._traffic = app, traffic
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        first = scope["path"].split("/", 2)[1] if scope["type"] == "http" else GRAPHQL
+        first = scope["path"].lstrip("/").partition("/")[0] if scope["type"] == "http" else GRAPHQL
         if first == GRAPHQL:
             await self._app(scope, receive, send)
             return

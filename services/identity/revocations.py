@@ -93,7 +93,10 @@ class Revocations:
         for key in asked:
             if key not in valid:
                 for revoked in self._watched.pop(key, {}).values():
-                    revoked()
+                    try:
+                        revoked()
+                    except Exception:
+                        log.exception("One that uses a revoked credential could not be told.")
 
     async def _listen(self, bus: Bus) -> None:
         while True:

@@ -9,6 +9,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 from uuid import UUID
 
+import httpx
+import orjson
 import pytest
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import ConnectionClosed
@@ -22,6 +24,8 @@ from models.sessions import Visibility
 from services.identity.tokens import create_access_token, revoke_access_token
 from services.sessions.lifecycle import NewSession, SessionChanges, create_session, update_session
 from services.sessions.messages import send_message
+from subscriptions import session_log
+from subscriptions.tails import Tail
 from tests.app.conftest import served
 from tests.clients_of_graph import Client, Refused, Stream
 from tests.services.identity_help import House, a_house
@@ -195,3 +199,98 @@ async def test_one_that_does_not_read_ends_with_its_access(place: Place) -> None
         with pytest.raises(ConnectionClosed):
             while True:
                 assert (await lazy.next())["sessionEvents"]["seq"] < 120
+
+
+async def test_an_operation_s_id_is_its_own(place: Place) -> None:
+    """Whatever it is: what is sent to others is made apart from it."""
+    session = await place.session()
+    client = await place.client(Role.MEMBER)
+    body = {"query": BARE_EVENTS, "variables": {"id": encode("ses", session)}}
+    async with (
+        httpx.AsyncClient(timeout=20) as http,
+        http.stream("POST", place.url, json=body, headers=client.headers | {"accept": "text/event-stream"}) as response,
+        client.socket() as socket,
+    ):
+        lines = response.aiter_lines()
+        for id_ in ("text/event-stream", "events", "socket", "1"):
+            message = {"type": "subscribe", "id": id_, "payload": body}
+            await socket.websocket.send(orjson.dumps(message).decode())
+            for _ in range(4):
+                assert (await socket.message())["id"] == id_
+        await place.until_together(5)
+        await place.say(session, "to all")
+        heard = [(await socket.message())["id"] for _ in range(8)]
+        assert sorted(set(heard)) == ["1", "events", "socket", "text/event-stream"]
+        async with asyncio.timeout(10):
+            seen = [orjson.loads(line[6:]) async for line in first(lines, "data: ", 6)]
+        assert [event["data"]["sessionEvents"]["seq"] for event in seen] == [1, 2, 3, 4, 5, 6]
+
+
+async def first(lines: AsyncIterator[str], prefix: str, count: int) -> AsyncIterator[str]:
+    async for line in lines:
+        if line.startswith(prefix):
+            yield line
+            count -= 1
+            if not count:
+                return
+
+
+async def test_a_log_that_cannot_be_read_ends_its_streams_and_the_next_ones_begin_anew(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = await place.session()
+    client = await place.client(Role.MEMBER)
+    async with following(client, client, document=BARE_EVENTS, session=session) as streams_:
+        for stream in streams_:
+            await seqs(stream, 4)
+        await place.until_together(2)
+
+        async def away(*_: object) -> None:
+            raise ConnectionRefusedError("the database is away")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(session_log, "read_log", away)
+            await place.say(session, "unread")
+            for stream in streams_:
+                with pytest.raises(Refused) as refused:
+                    await stream.next()
+                assert refused.value.codes == ["UNAVAILABLE"]
+        await place.until_together(0, 0)
+    async with following(client, client, document=BARE_EVENTS, session=session) as streams_:
+        for stream in streams_:
+            assert await seqs(stream, 6) == [1, 2, 3, 4, 5, 6]
+        await place.until_together(2)
+        await place.say(session, "and on")
+        for stream in streams_:
+            assert await seqs(stream, 2) == [7, 8]
+
+
+async def test_who_comes_to_the_end_of_a_log_that_has_just_failed_is_told(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It must not join those who will never hear of anything."""
+    session = await place.session()
+    client = await place.client(Role.MEMBER)
+    execute = place.live.execute
+
+    async def and_then_the_tail_fails(begun: Any, context: Any, event: Any) -> Any:
+        if event.seq == 4:
+            tail = Tail._living["session", session]
+            assert tail._task is not None
+            monkeypatch.setattr(tail, "follow", None)
+            tail._error = ConnectionRefusedError("the database is away")
+            del Tail._living["session", session]
+        return await execute(begun, context, event)
+
+    monkeypatch.setattr(place.live, "execute", and_then_the_tail_fails)
+    async with following(client, document=BARE_EVENTS, session=session) as (stream,):
+        await seqs(stream, 4)
+        with pytest.raises(Refused) as refused:
+            await stream.next()
+        assert refused.value.codes == ["UNAVAILABLE"]
+    monkeypatch.setattr(place.live, "execute", execute)
+    async with following(client, document=BARE_EVENTS, session=session) as (stream,):
+        await seqs(stream, 4)
+        await place.until_together(1)
+        await place.say(session, "to the living")
+        assert await seqs(stream, 2) == [5, 6]

@@ -10,6 +10,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from app.wiring import Program
+from core import db
 from core.pool import Pool
 from tests.conftest import ROOT
 from tests.databases import TestServer
@@ -60,6 +62,38 @@ async def test_those_who_leave_the_line_take_nothing_with_them(pool: Pool) -> No
     await asyncio.gather(*slow)
     assert await asyncio.gather(*impatient[1::2]) == [1] * 10
     assert (pool.idle, pool.waiting) == (pool.size, 0)
+
+
+async def test_who_leaves_the_line_in_the_moment_it_is_called_is_cancelled_and_nothing_else(pool: Pool) -> None:
+    held = [await pool.acquire() for _ in range(3)]
+    waiting = asyncio.create_task(pool.acquire())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    for connection in held:
+        pool.give_back(connection)
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert (pool.idle, pool.waiting) == (3, 0)
+
+
+async def test_transactions_that_never_began_keep_no_connection(database: Program) -> None:
+    """Given up at any moment of their beginning."""
+    pool = db.pool()
+
+    async def write() -> None:
+        async with db.transaction() as tx:
+            await tx.fetchval("SELECT 1")
+
+    for number in range(60):
+        task = asyncio.create_task(write())
+        for _ in range(number % 6):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert await asyncio.wait_for(asyncio.gather(*(db.fetchval(f"SELECT {n}") for n in range(20))), 10) == [*range(20)]
+    async with asyncio.timeout(5):
+        while pool.idle < pool.size:
+            await asyncio.sleep(0.01)
 
 
 async def test_a_statement_that_was_cancelled_is_over_before_the_connection_is_used_again(pool: Pool) -> None:
