@@ -10,7 +10,7 @@ from core.permissions import Role
 from tests.app.conftest import People
 from tests.clients_of_graph import Client, Json
 from tests.sharing_help import LINK, REDEEM, account, join, part, revoke, share, team_of
-from tests.talking import UPDATE, create, decide, eventually, history, named, send, talk
+from tests.talking import FORK, UPDATE, create, decide, eventually, history, named, send, talk
 
 pytestmark = pytest.mark.anyio
 
@@ -161,3 +161,19 @@ async def test_a_view_is_in_the_audit_log_once_an_hour(people: People) -> None:
     # At the turn of the hour there are two.
     assert 1 <= len(nodes) <= 2
     assert nodes[0]["details"] == {"read": nodes[0]["details"]["read"], "credentialKind": "TOKEN"}
+
+
+async def test_reading_in_the_feed_and_taking_a_copy_count_as_views(people: People) -> None:
+    owner, guest, member = people.member.client, people.colleague, people.viewer
+    session = (await create(owner))["id"]
+    await share(owner, session, guest.id, member.id)
+    await talk(owner, session, "worth a copy")
+    feed = "{ activityFeed(first: 5) { nodes { ... on MessageSent { message { text } } } } }"
+    assert {"message": {"text": "worth a copy"}} in (await member.client(feed))["activityFeed"]["nodes"]
+    await guest.client(FORK, input={"sessionId": session})
+
+    async def both_written() -> bool:
+        found = by_person(await report(owner, session))
+        return all(found[one]["views"] >= 1 for one in (guest.id, member.id))
+
+    await eventually(both_written, within=10)

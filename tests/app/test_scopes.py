@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 
+from tests.app.conftest import People
 from tests.clients_of_graph import Client
 from tests.conftest import Server
+from tests.sharing_help import share
+from tests.talking import create, talk
 
 pytestmark = pytest.mark.anyio
 
@@ -43,6 +46,49 @@ async def test_oneself_takes_no_permission_to_read_members(client: Client, serve
     assert (await narrow("{ viewer { user { name } } }"))["viewer"]["user"]["name"] == "Admin"
     refused = await narrow.refused("{ viewer { user { teams { nodes { members { nodes { email } } } } } } }")
     assert refused.codes == ["FORBIDDEN"]
+
+
+TEXT_BY_NOTIFICATION = """
+{ viewer { notifications(first: 5) { nodes { session { title messages { nodes { text } } } } } } }
+"""
+TEXT_BY_REPORT = """
+query ($id: ID!) { sessionAccessReport(sessionId: $id) { session { title messages { nodes { text } } } } }
+"""
+TEXT_BY_COMMENT = """
+mutation ($id: ID!) {
+  createAnnotation(input: {sessionId: $id, text: "seen"}) { thread { session { title messages { nodes { text } } } } }
+}
+"""
+TEXT_BY_GRANT = """
+mutation ($id: ID!, $with: ID!) {
+  shareSession(input: {sessionId: $id, userIds: [$with], level: READ}) {
+    session { title messages { nodes { text } } }
+  }
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("scope", "document"),
+    [
+        ("NOTIFICATIONS_MANAGE", TEXT_BY_NOTIFICATION),
+        ("AUDIT_READ", TEXT_BY_REPORT),
+        ("ANNOTATIONS_WRITE", TEXT_BY_COMMENT),
+        ("SESSIONS_SHARE", TEXT_BY_GRANT),
+    ],
+)
+async def test_what_is_in_a_session_takes_the_permission_to_read_sessions_by_whatever_way(
+    people: People, server: Server, scope: str, document: str
+) -> None:
+    session = (await create(people.member.client, title="Between us"))["id"]
+    await share(people.member.client, session, people.admin.id, level="WRITE")
+    await talk(people.member.client, session, "what we say here")
+    narrow = await scoped(people.admin.client, server, scope, "PROFILE_READ", "MEMBERS_READ")
+    given = {"id": session, "with": people.colleague.id}
+    answer = await narrow.raw(document, {name: value for name, value in given.items() if f"${name}" in document})
+    assert "what we say here" not in answer.text
+    assert "Between us" not in answer.text
+    assert {error["extensions"]["code"] for error in answer.json()["errors"]} == {"FORBIDDEN"}
 
 
 DEEP = (
