@@ -23,6 +23,7 @@ FOR_MAKEMIGRATIONS = tortoise_config("postgresql:///", pool_size=1, role=None)
 
 # Any number of processes may start at once; one migrates, the others wait for it.
 _LOCK = 0x5175_6172_7465_7264
+_LOOK_AGAIN_SECONDS = 0.1
 
 # Others may keep things in this schema, and extensions do: those are not ours to give.
 _OURS = """
@@ -42,7 +43,9 @@ async def migrate(url: str, *, progress: Callable[[str], object] = lambda _: Non
     """
     guard = await connect_alone(url)
     try:
-        await guard.execute("SELECT pg_advisory_lock($1)", _LOCK)
+        # Asked again and again: a statement that waits has a snapshot, and CREATE INDEX CONCURRENTLY waits for it.
+        while not await guard.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):
+            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
         await _add_timescaledb(url)
         try:
             await run_migrations(

@@ -77,6 +77,42 @@ async def preferences(actor: Actor) -> list[Preference]:
     )
 
 
+NO_ACCESS = "You no longer have access to this session."
+
+
+async def title_of(actor: Actor, parents: Sequence[Any], args: dict[str, Any]) -> list[Any]:
+    """Titles, which often name the session; NO_ACCESS where the actor may not see it any more."""
+    told = await _may_be_told(actor, parents)
+    return [parent["title"] if may else NO_ACCESS for parent, may in zip(parents, told, strict=True)]
+
+
+async def body_of(actor: Actor, parents: Sequence[Any], args: dict[str, Any]) -> list[Any]:
+    """Bodies; empty where the actor may not see the session any more."""
+    told = await _may_be_told(actor, parents)
+    return [parent["body"] if may else "" for parent, may in zip(parents, told, strict=True)]
+
+
+async def _may_be_told(actor: Actor, parents: Sequence[Any]) -> list[bool]:
+    """Whether notifications are about no session, one that the actor sees, or a handoff that the actor is party to."""
+    sessions = {parent["session_id"] for parent in parents if parent["session_id"] is not None}
+    if not sessions:
+        return [True] * len(parents)
+    handoffs = {parent["subject_id"] for parent in parents if parent["subject_kind"] == "Handoff"}
+    query = Query()
+    rows = await db.fetch(
+        f"SELECT id FROM sessions WHERE id = ANY({query.arg(list(sessions))}) "
+        f"AND {query.scope(Session.visible_to(actor), by_row=True)} "
+        f"UNION ALL SELECT id FROM handoffs WHERE id = ANY({query.arg(list(handoffs))}) "
+        f"AND {query.arg(actor.user_id)} IN (giver_id, receiver_id, offered_by_id)",
+        *query.args,
+    )
+    seen = {None, *(row["id"] for row in rows)}
+    return [
+        parent["session_id"] in seen or (parent["subject_kind"] == "Handoff" and parent["subject_id"] in seen)
+        for parent in parents
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class Subject:
     """How things are read that notifications are about."""

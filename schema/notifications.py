@@ -72,11 +72,17 @@ class Notification(Node):
     """Something that you were told. Nobody else can read it."""
 
     kind: NotificationKind = column("Why you were told.")
-    title: str = column("What happened, in one line.")
-    body: str = column("More of it as plain text; may be empty.")
     created_at: datetime = column("When it came.")
     read_at: datetime | None = column("When you read it; null for unread.")
     actor_kind: ActorKind = column("What did it.")
+
+    @nested(reads.title_of)
+    def title(self) -> str:
+        """What happened, in one line; where you may not see the session any more, that."""
+
+    @nested(reads.body_of)
+    def body(self) -> str:
+        """More of it as plain text; may be empty, and is where you may not see the session any more."""
 
     @nested(session_of)
     def session(self) -> Session | None:

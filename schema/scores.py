@@ -181,7 +181,8 @@ class ScoreMutation:
     @mutation(Permission.ANNOTATIONS_WRITE)
     async def record_score(info: Info, input: RecordScoreInput) -> ScorePayload:
         """Score a session, a message, a run or a tool execution. Your next score of the same name on the same thing
-        takes the place of this one, and so does the same evaluator's."""
+        takes the place of this one, and so does the same evaluator's, where you recorded that too or administer the
+        session."""
         new = writes.NewScore(
             session_id=decode("ses", input.session_id, field="sessionId"),
             message_id=_decoded("msg", input.message_id, "messageId"),

@@ -21,6 +21,7 @@ from services.annotations.threads import (
     parsed,
     tell_mentioned,
 )
+from services.notifications.telling import retract
 from services.work import Work, write
 
 MOST_REVISIONS = 100
@@ -87,7 +88,8 @@ async def edit_comment(actor: Actor, comment_id: UUID, text: str) -> AnnotationC
 
 
 async def delete_comment(actor: Actor, comment_id: UUID) -> AnnotationCommentRow:
-    """Take a comment's text, history and reactions away for good; its place in the thread stays. Again has no effect.
+    """Take a comment's text, history and reactions away for good, and what notifications say of it; its place in the
+    thread stays. Again has no effect.
 
     Raises NotFound, Forbidden where it is somebody else's and the actor does not administer the session.
     """
@@ -107,6 +109,7 @@ async def delete_comment(actor: Actor, comment_id: UUID) -> AnnotationCommentRow
             work.at,
             actor.user_id,
         )
+        await retract(work.tx, comment["session_id"], ("AnnotationComment", comment_id), "The comment was deleted.")
         work.changed(
             before={"commentId": encode("com", comment_id), "authorId": encode("usr", author)}
             | facts_of(comment["markdown"])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 from uuid import UUID
 
@@ -28,6 +29,8 @@ MOST_CHARACTERS = 20_000
 """Of a comment."""
 MOST_MENTIONS = 20
 """Different people in one comment."""
+MOST_HTML_BYTES = 200_000
+"""Of what is made of a comment: a few marks can stand for much, as the empty cells of a table."""
 _MOST_LEVELS = 20
 """Of quotes and lists within each other; what is deeper is left out."""
 
@@ -39,6 +42,10 @@ _ATTRIBUTES = {"a": {"href", "title"}, "code": {"class"}, "ol": {"start"}, "span
 _SCHEMES = frozenset({"http", "https", "mailto"})
 _LINK = re.compile(r"(?:https?://|mailto:)", re.IGNORECASE)
 _LANGUAGE = re.compile(r"language-[A-Za-z0-9_+#.-]{1,40}")
+_MENTION_HTML = '<span data-user-id="{}">@{}</span>'
+# As the allow-list leaves what `_render_mention` makes. Nothing else of a comment looks like it: what an author writes
+# has its `<` escaped in text, and its quotes in attributes.
+_RENDERED_MENTION = re.compile(r'<span data-user-id="([^"<>]+)">@([^<]*)</span>')
 _MENTION = re.compile(r"@\[([^\[\]\n]{1,200})\]\((usr_[^()\s]{0,60})\)")
 
 
@@ -50,19 +57,19 @@ class Written:
     mentions: tuple[UUID, ...]
     """In the order of the text, each once."""
     _tokens: Sequence[Token]
+    _html: str
+    """Sanitised, with the names that its author wrote."""
 
     def html(self, names: Mapping[UUID, str]) -> str:
-        """Sanitised HTML. Mentions are `<span data-user-id="usr_…">@Name</span>`, by the names given here."""
-        found: str = _MARKDOWN.renderer.render(self._tokens, _MARKDOWN.options, {"names": names})
-        return nh3.clean(
-            found,
-            tags=set(_TAGS),
-            attributes=_ATTRIBUTES,
-            attribute_filter=_only_languages,
-            url_schemes=set(_SCHEMES),
-            url_relative="deny",
-            link_rel="noopener noreferrer nofollow",
-        ).strip()
+        """Sanitised HTML. Mentions are `<span data-user-id="usr_…">@Name</span>`, by the names given here. It has been
+        rendered already: this is done while others wait for the session. Raises TooLarge for names that are too long.
+        """
+
+        def named(mention: re.Match[str]) -> str:
+            name = names.get(decode("usr", mention[1]))
+            return mention[0] if name is None else _MENTION_HTML.format(mention[1], escape(name, quote=False))
+
+        return _no_larger(_RENDERED_MENTION.sub(named, self._html))
 
     def plain(self, names: Mapping[UUID, str]) -> str:
         """The words alone, block by line: for search, and for who is told."""
@@ -76,7 +83,8 @@ class Written:
 
 
 def read(markdown: str, *, field: str = "text") -> Written:
-    """Raises BadInput for what is empty or names nobody's id, TooLarge, and LimitExceeded for too many mentions."""
+    """Parse, and render: the work of a comment, for a thread. Raises BadInput for what is empty or names nobody's id,
+    TooLarge, also for what is made of it, and LimitExceeded for too many mentions."""
     if not markdown.strip():
         raise BadInput("The comment is empty.", field=field)
     if len(markdown) > MOST_CHARACTERS:
@@ -86,7 +94,7 @@ def read(markdown: str, *, field: str = "text") -> Written:
     if "\0" in markdown:
         raise BadInput("The comment holds a NUL character, which cannot be stored.", field=field)
     tokens = _MARKDOWN.parse(markdown)
-    if not Written(markdown, (), tokens).plain({}):
+    if not Written(markdown, (), tokens, "").plain({}):
         raise BadInput("Nothing of this comment can be read: write some words.", field=field)
     mentions: dict[UUID, None] = {}
     for token in _mentions_in(tokens):
@@ -95,7 +103,30 @@ def read(markdown: str, *, field: str = "text") -> Written:
         raise LimitExceeded(
             f"The comment mentions {len(mentions)} people; at most {MOST_MENTIONS} can be told by one.", field=field
         )
-    return Written(markdown, tuple(mentions), tokens)
+    return Written(markdown, tuple(mentions), tokens, _no_larger(_rendered(tokens), field=field))
+
+
+def _rendered(tokens: Sequence[Token]) -> str:
+    return nh3.clean(
+        _MARKDOWN.renderer.render(tokens, _MARKDOWN.options, {}),
+        tags=set(_TAGS),
+        attributes=_ATTRIBUTES,
+        attribute_filter=_only_languages,
+        url_schemes=set(_SCHEMES),
+        url_relative="deny",
+        link_rel="noopener noreferrer nofollow",
+    ).strip()
+
+
+def _no_larger(html: str, *, field: str = "text") -> str:
+    size = len(html.encode())
+    if size > MOST_HTML_BYTES:
+        raise TooLarge(
+            f"As HTML, the comment has {size:,} bytes; at most {MOST_HTML_BYTES:,} are taken. Use fewer marks, or "
+            "smaller tables.",
+            field=field,
+        )
+    return html
 
 
 def _mentions_in(tokens: Sequence[Token]) -> list[Token]:
@@ -129,8 +160,8 @@ def _mention(state: StateInline, silent: bool) -> bool:
 def _render_mention(
     renderer: RendererHTML, tokens: Sequence[Token], index: int, options: OptionsDict, env: EnvType
 ) -> str:
-    name = escapeHtml(_name(tokens[index], env["names"]))
-    return f'<span data-user-id="{tokens[index].meta["user"]}">@{name}</span>'
+    mention = tokens[index]
+    return _MENTION_HTML.format(mention.meta["user"], escapeHtml(mention.content))
 
 
 def _only_languages(tag: str, attribute: str, value: str) -> str | None:

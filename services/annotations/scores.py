@@ -75,7 +75,8 @@ class NewScore:
 async def record_score(actor: Actor, new: NewScore, *, key: str | None = None) -> ScoreRow:
     """Record a score. It takes the place of the same person's, or evaluator's, score of this name on this thing.
 
-    Raises NotFound, BadInput.
+    Raises NotFound, BadInput, Forbidden where somebody else recorded the evaluator's and the actor does not administer
+    the session: anybody can say that they are this evaluator.
     """
     columns = new.columns()
     by_evaluator = columns["source"] == ScoreSource.EVALUATOR
@@ -100,6 +101,12 @@ async def record_score(actor: Actor, new: NewScore, *, key: str | None = None) -
             if before is None:
                 raise NotFound("This score has been deleted since.", field="idempotencyKey")
             return before
+        if before is not None and before["author_id"] != actor.user_id and not work.level.includes(AccessLevel.ADMIN):
+            raise Forbidden(
+                "Somebody else recorded this evaluator's score: they replace it, and those who administer the session. "
+                "Record yours under another `evaluator`.",
+                field="evaluator",
+            )
         score = await _store(work, before["id"] if before else found.result_id, new, columns)
         work.target("Score", score["id"], score["name"])
         work.changed(before=_facts(before) if before else None, after=_facts(score))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -150,7 +149,8 @@ async def label_annotation(actor: Actor, thread_id: UUID, labels: Sequence[str])
 
 
 async def parsed(text: str) -> Written:
-    """A comment's text as it was read; off the event loop, since 20,000 characters of marks take a while."""
+    """A comment's text as it was read and rendered; off the event loop, since 20,000 characters of marks take a while,
+    and before the session is held."""
     return await asyncio.to_thread(read, text)
 
 
@@ -204,8 +204,9 @@ def emit(work: Work, thread: AnnotationThreadRow, what: str, *, comment_id: UUID
 
 
 def facts_of(text: str) -> dict[str, Any]:
-    """What the audit record says of a text, which may be long or hold what should not be kept: that it was this one."""
-    return {"characters": len(text), "sha256": hashlib.sha256(text.encode()).hexdigest()}
+    """What the audit record says of a text, which may be long or hold what should not be kept. No digest of it: records
+    are kept for good, and whoever guesses a text that was deleted since could try whether it was this one."""
+    return {"characters": len(text)}
 
 
 async def tell_mentioned(work: Work, comment: AnnotationCommentRow, people: Sequence[UUID]) -> set[UUID]:

@@ -66,6 +66,10 @@ SELECT deliveries.id AS delivery_id, notifications.id, notifications.kind, notif
        CASE WHEN users.deactivated_at IS NOT NULL THEN 'The user has been deactivated.'
             WHEN users.email IS NULL THEN 'The user has no address.'
             WHEN notifications.read_at IS NOT NULL THEN 'It had been read.'
+            WHEN notifications.subject_kind = 'AnnotationComment' AND NOT EXISTS (
+                SELECT FROM annotation_comments AS comments
+                WHERE comments.id = notifications.subject_id AND comments.deleted_at IS NULL
+            ) THEN 'The comment was deleted.'
             WHEN preferences.email = 'OFF' THEN 'The user wants no mail of this kind any more.'
             WHEN NOT (notifications.session_id IS NULL OR {SEES_SESSION} OR {IS_PARTY.format(subject="notifications")})
                 THEN 'The user may not see the session any more.'

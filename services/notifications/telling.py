@@ -23,6 +23,11 @@ DELIVERIES = "deliveries"
 LONGEST_TITLE = 300
 LONGEST_BODY = 2000
 
+MOST_MAILED = 60
+"""Mails that what one author does brings about within a minute, of all kinds and in all sessions together, digests
+included. Whoever is over it is told in the inbox alone, also if they want this kind by mail only."""
+_MINUTE = 60
+
 
 @dataclass(frozen=True, slots=True)
 class Notice:
@@ -49,7 +54,7 @@ WITH wanted AS (
     SELECT told.id, users.id AS user_id, users.organization_id, notices.kind, notices.title, notices.body,
            notices.subject_kind, notices.subject_id, coalesce(preferences.in_app, true) AS in_app,
            coalesce(preferences.email, notices.email) AS email,
-           $14::boolean AND users.email IS NOT NULL AND coalesce(preferences.email, notices.email) <> 'OFF' AS mailed
+           $14::boolean AND users.email IS NOT NULL AND coalesce(preferences.email, notices.email) <> 'OFF' AS by_mail
     FROM unnest($1::uuid[], $2::uuid[], $3::int[]) AS told (id, user_id, number)
     JOIN unnest($4::text[], $5::text[], $6::text[], $7::text[], $8::uuid[], $9::text[]) WITH ORDINALITY
         AS notices (kind, title, body, subject_kind, subject_id, email, number) USING (number)
@@ -58,19 +63,39 @@ WITH wanted AS (
         ON preferences.user_id = users.id AND preferences.kind = notices.kind
     LEFT JOIN sessions ON sessions.id = $11
     WHERE $11::uuid IS NULL OR {SEES_SESSION} OR {IS_PARTY.format(subject="notices")}
+), bounded AS (
+    SELECT *, by_mail AND ($13::uuid IS NULL OR {MOST_MAILED} >= (
+        SELECT count(*) FROM notifications AS before
+        JOIN notification_deliveries AS mails ON mails.notification_id = before.id
+        WHERE before.actor_id = $13 AND before.id >= $17
+            AND before.created_at > $15::timestamptz - {_MINUTE} * interval '1 second'
+    ) + row_number() OVER (PARTITION BY by_mail ORDER BY id)) AS mailed
+    FROM wanted
+), notified AS (
+    SELECT *, in_app OR by_mail AND NOT mailed AS in_inbox FROM bounded
 ), told AS (
     INSERT INTO notifications (id, organization_id, user_id, kind, session_id, subject_kind, subject_id, actor_kind,
                                actor_id, title, body, in_app, created_at)
-    SELECT id, organization_id, user_id, kind, $11, subject_kind, subject_id, $12, $13, title, body, in_app, $15
-    FROM wanted WHERE in_app OR mailed
+    SELECT id, organization_id, user_id, kind, $11, subject_kind, subject_id, $12, $13, title, body, in_inbox, $15
+    FROM notified WHERE in_inbox OR mailed
 ), queued AS (
     INSERT INTO notification_deliveries (id, notification_id, user_id, channel, digest, status, attempts,
                                          next_attempt_at, created_at)
     SELECT gen_random_uuid(), id, user_id, '{EMAIL}', email = 'DIGEST', 'PENDING', 0,
            $15 + CASE WHEN email = 'DIGEST' THEN $16 ELSE 0 END * interval '1 minute', $15
-    FROM wanted WHERE mailed
+    FROM notified WHERE mailed
 )
-SELECT user_id, in_app, mailed FROM wanted WHERE in_app OR mailed
+SELECT user_id, in_inbox, mailed FROM notified WHERE in_inbox OR mailed
+"""
+# In the order in which they are marked as read.
+_RETRACT = """
+WITH about AS MATERIALIZED (
+    SELECT id FROM notifications WHERE session_id = $1 AND subject_kind = $2 AND subject_id = $3 ORDER BY id FOR UPDATE
+), emptied AS (
+    UPDATE notifications SET body = '' WHERE id IN (SELECT id FROM about)
+)
+UPDATE notification_deliveries SET status = 'SKIPPED', last_error = $4, claimed_until = NULL
+WHERE notification_id IN (SELECT id FROM about) AND status = 'PENDING'
 """
 
 
@@ -87,6 +112,10 @@ async def tell(
     ]
     if not told:
         return Told()
+    by_mail = EMAIL in parts().notifiers
+    if by_mail and actor.user_id is not None:
+        # Two writes at once are counted one after the other. The last lock that a write takes.
+        await tx.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"mailed:{actor.user_id}")
     ids, user_ids, numbers = zip(*told, strict=True)
     rows = await tx.fetch(
         _TELL,
@@ -103,11 +132,19 @@ async def tell(
         session_id,
         actor.kind.value,
         actor.user_id,
-        EMAIL in parts().notifiers,
+        by_mail,
         at,
         parts().settings.digest_minutes,
+        # UUIDv7 begins with the milliseconds of its making: what is older need not be looked at.
+        UUID(int=int((at.timestamp() - _MINUTE) * 1000) << 80),
     )
-    return Told(frozenset(row["user_id"] for row in rows if row["in_app"]), any(row["mailed"] for row in rows))
+    return Told(frozenset(row["user_id"] for row in rows if row["in_inbox"]), any(row["mailed"] for row in rows))
+
+
+async def retract(tx: db.Transaction, session_id: UUID, subject: tuple[str, UUID], reason: str) -> None:
+    """Take back what notifications say of something in a session that is gone: nothing of it stays in the inboxes, and
+    nothing of it is mailed any more."""
+    await tx.execute(_RETRACT, session_id, *subject, reason)
 
 
 async def announce(told: Told) -> None:

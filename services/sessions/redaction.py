@@ -44,6 +44,7 @@ async def redact_message(
     in the events that carry its text, and in the quotes of annotations on it, which stay where they belong.
 
     The runtime's memory of the conversation is its own and is not changed, nor are copies of the message in forks.
+    Notifications never quote a message, so there is nothing to take out of them.
 
     Raises NotFound, Forbidden without ADMIN access, IllegalTransition while runs are open, BadInput, TooLarge,
     LimitExceeded.

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.annotating import annotate, on_comment, reply
 from tests.app.conftest import People
 from tests.app.newcomers import Newcomer, newcomer
 from tests.app.test_handoff import a_waiting_session, move, offer
@@ -105,6 +106,42 @@ async def test_a_decision_that_is_wanted_is_told_to_owner_and_sender(client: Cli
     assert (notice["subject"]["__typename"], notice["subject"]["status"]) == ("Approval", "PENDING")
     assert notice["session"] == {"id": session}
     assert (await people.colleague.client(NODE, id=notice["id"]))["node"] is None
+
+
+async def test_what_was_told_of_a_session_is_withheld_once_it_may_not_be_seen(client: Client) -> None:
+    owner, reader = await newcomer(client), await newcomer(client)
+    session = (await create(owner.client, title="Plans", visibility="ORGANIZATION"))["id"]
+    await annotate(owner.client, session, f"@[x]({reader.id}) the code is 4711")
+    await offer(owner.client, session, reader.id, note="It is yours")
+    seen = await told(reader.client)
+    assert [notice["kind"] for notice in seen] == ["HANDOFF", "MENTION"]
+    assert "Plans" in seen[1]["title"]
+    assert "4711" in seen[1]["body"]
+    await owner.client(
+        "mutation ($input: UpdateSessionInput!) { updateSession(input: $input) { session { id } } }",
+        input={"sessionId": session, "visibility": "PRIVATE"},
+    )
+    offered, mentioned = await told(reader.client)
+    withheld = {"title": "You no longer have access to this session.", "body": "", "session": None, "subject": None}
+    assert mentioned == seen[1] | withheld
+    assert (await reader.client(NODE, id=mentioned["id"]))["node"]["title"] == withheld["title"]
+    # A party to a handoff may know what it is about.
+    assert (offered["title"], offered["body"]) == (seen[0]["title"], "It is yours")
+    async with reader.client.stream("subscription { notifications { notification { title body } } }") as stream:
+        await reader.client(READ, input={"ids": [mentioned["id"]]})
+        change = (await stream.next())["notifications"]
+    assert change == {"notification": {"title": withheld["title"], "body": ""}}
+
+
+async def test_nothing_of_a_deleted_comment_stays_in_an_inbox(client: Client) -> None:
+    author, reader = await newcomer(client), await newcomer(client)
+    session = (await create(author.client, visibility="ORGANIZATION"))["id"]
+    made = await annotate(author.client, session, f"@[x]({reader.id}) the code is 4711")
+    await reply(author.client, made["thread"]["id"], f"@[x]({reader.id}) and it stays")
+    await on_comment(author.client, "deleteComment", made["comment"]["id"])
+    stays, gone = await told(reader.client)
+    assert stays["body"].endswith("and it stays")
+    assert (gone["body"], gone["subject"]["id"]) == ("", made["comment"]["id"])
 
 
 # -- reading them

@@ -35,6 +35,8 @@ async def test_what_is_redacted_is_gone_and_annotations_stay_on_their_text(peopl
     places = ["The password", "hunter2 🙂, and", "unter", "is well", "All is well."]
     threads = [(await annotate(client, session, anchor=ranged(answer, quote)))["thread"]["id"] for quote in places]
     whole = (await annotate(client, session, anchor={"messageId": answer["id"]}))["thread"]["id"]
+    mentioned = f"@[x]({people.colleague.id}) look here."
+    await annotate(client, session, mentioned, anchor=ranged(answer, "hunter2 🙂, and"))
     given = {
         "messageId": answer["id"],
         "quotes": ["hunter2"],
@@ -58,6 +60,10 @@ async def test_what_is_redacted_is_gone_and_annotations_stay_on_their_text(peopl
     ]
     assert [thread["orphaned"] for thread in read] == [False, False, True, False, False]
     assert (await thread_of(client, whole))["anchor"]["quote"] is None
+    # Who was told of an annotation was told of what it says, never of what it is on.
+    inbox = await people.colleague.client("{ viewer { notifications(first: 100) { nodes { title body } } } }")
+    assert "look here." in str(inbox)
+    assert "hunter2" not in str(inbox)
     # A stream from the beginning has it no more, in any of its events.
     async with following(people.colleague.client, session) as stream:
         events = await stream.until(named("message.redacted"))

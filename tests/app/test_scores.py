@@ -85,6 +85,26 @@ async def test_the_next_score_takes_the_place_of_the_same_judge(people: People) 
     assert len(await names(member, sessionIds=[session], authorIds=[people.member.id])) == 2
 
 
+async def test_an_evaluator_s_score_is_replaced_by_whoever_recorded_it_or_administers_the_session(
+    people: People,
+) -> None:
+    member, colleague = people.member.client, people.colleague.client
+    session, _ = await a_conversation(member)
+    judged = {"evaluator": "judge-v2"}
+    own = await record(member, session, "quality", number=1, **judged)
+    given = {"sessionId": session, "name": "quality", "number": 0, "idempotencyKey": "a-key-of-a-colleague"}
+    refused = await colleague.refused(RECORD, input=given | judged)
+    assert (refused.codes, refused.extensions["field"]) == (["FORBIDDEN"], "evaluator")
+    theirs = await record(colleague, session, "correct", number=1, **judged)
+    assert (await record(colleague, session, "correct", number=2, **judged))["id"] == theirs["id"]
+    # Whose session it is has the last word, and from then on the score is theirs.
+    assert (await record(member, session, "correct", number=3, **judged))["author"] == {"id": people.member.id}
+    given["name"] = "correct"
+    assert (await colleague.refused(RECORD, input=given | judged)).codes == ["FORBIDDEN"]
+    assert (await record(member, session, "quality", number=2, **judged))["id"] == own["id"]
+    assert (await record(colleague, session, "quality", number=4, evaluator="judge-v3"))["id"] != own["id"]
+
+
 async def test_judges_who_score_at_once_leave_one_score_each(people: People) -> None:
     session, _ = await a_conversation(people.member.client)
     clients = [people.member.client, people.colleague.client] * 4

@@ -72,6 +72,47 @@ async def test_a_database_of_an_earlier_version_is_brought_up_with_its_rows(empt
         await db.close()
 
 
+async def test_indexes_of_the_event_log_are_made_while_others_read_and_begun_again_where_they_broke_off(
+    empty: str,
+) -> None:
+    config = tortoise_config(empty, pool_size=2, role=None)
+
+    async def go_to(target: str) -> None:
+        await run_migrations(config=config, app_labels=["models"], target=target)
+        await Tortoise.close_connections()
+
+    valid = "SELECT count(*) FROM pg_index WHERE indisvalid AND indexrelid::regclass::text LIKE 'session_events_%' "
+    await go_to("models.0012_documents")
+    connection, other = await asyncpg.connect(empty), await asyncpg.connect(empty)
+    try:
+        before = await connection.fetchval(valid)
+        # As one that was broken off leaves it: there, and of no use.
+        await connection.execute("CREATE INDEX session_events_feed ON session_events (at)")
+        await connection.execute(
+            "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'session_events_feed'::regclass"
+        )
+        reading = other.transaction(isolation="read_committed")
+        await reading.start()
+        await other.fetchval("SELECT count(*) FROM users")
+        migrating = asyncio.create_task(migrate(empty))
+        await asyncio.sleep(0.5)
+        # Nobody waits for it who writes the log meanwhile.
+        await connection.execute("SET lock_timeout = '2s'")
+        await connection.execute("DELETE FROM session_events")
+        await reading.commit()
+        await migrating
+        assert await connection.fetchval(valid) == before + 4
+        definition = await connection.fetchval("SELECT pg_get_indexdef('session_events_feed'::regclass)")
+        assert "(organization_id, at, session_id, seq)" in definition
+        await go_to("models.0010_people")
+        assert await connection.fetchval(valid) == before
+        await migrate(empty)
+        assert await connection.fetchval(valid) == before + 4
+    finally:
+        await other.close()
+        await connection.close()
+
+
 async def test_processes_that_start_together_migrate_once(empty: str) -> None:
     script = f"import asyncio; from models.migrate import migrate; asyncio.run(migrate({empty!r}, progress=print))"
     processes = [

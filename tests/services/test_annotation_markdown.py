@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from core.errors import BadInput, LimitExceeded, TooLarge
 from core.ids import encode, new_id
-from services.annotations.markdown import MOST_CHARACTERS, MOST_MENTIONS, read
+from services.annotations import markdown
+from services.annotations.markdown import MOST_CHARACTERS, MOST_HTML_BYTES, MOST_MENTIONS, read
 
 HARMLESS = frozenset(
     {"a", "blockquote", "br", "code", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre", "s"}
@@ -170,6 +171,30 @@ def test_mentions_are_read_once_each_and_not_in_code() -> None:
     assert f'<span data-user-id="{a}">@Ada &lt;b&gt;</span>' in html
     assert Look(html).found == []
     assert written.plain({one: "Ada", two: "Bo"}).startswith("@Bo @Ada @Bo @[z](")
+
+
+def test_names_go_to_mentions_alone_and_nothing_is_rendered_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = new_id()
+    span = f'<span data-user-id="{encode("usr", one)}">@x</span>'
+    written = read(f"{span} `{span}` [a](https://e.example '{span}') @[x & <y>]({encode('usr', one)})")
+    # With the session held, it is too late for that.
+    monkeypatch.delattr(markdown, "nh3")
+    monkeypatch.delattr(markdown, "_MARKDOWN")
+    html = written.html({one: "Ada & <b>"})
+    assert html.count("Ada &amp; &lt;b&gt;") == html.count("<span") == 1
+    assert Look(html).found == []
+    assert "@x &amp; &lt;y&gt;</span>" in written.html({}), "whoever has no name keeps the one that was written"
+
+
+def test_a_short_comment_that_becomes_much_html_is_refused() -> None:
+    cells = "|a" * 500 + "|\n" + "|-" * 500 + "|\n"
+    assert len(read(cells + "a\n" * 5).html({})) < MOST_HTML_BYTES == 200_000
+    with pytest.raises(TooLarge, match="As HTML"):
+        read(cells + "a\n" * 1000)
+    one = new_id()
+    written = read(f"@[x]({encode('usr', one)}) " * 500)
+    with pytest.raises(TooLarge, match="As HTML"):
+        written.html({one: "é" * 200})
 
 
 def test_what_cannot_be_a_comment_is_refused() -> None:

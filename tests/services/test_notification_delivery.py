@@ -15,18 +15,26 @@ import pytest
 
 from app.wiring import Program
 from core import db
-from core.permissions import Actor, Role
+from core.ids import encode
+from core.permissions import Actor, Origin, Role
 from core.settings import Settings
 from models.base import Row
+from models.identity import UserRow
 from models.notifications import EmailMode, NotificationKind
 from models.sessions import Visibility
+from resolvers.notifications import NO_ACCESS, body_of, title_of
+from services.annotations.comments import delete_comment
+from services.annotations.places import Place
+from services.annotations.threads import create_annotation
 from services.handoffs import offer_handoff
 from services.identity.accounts import create_user, update_user
+from services.identity.actors import actor_of_user
 from services.notifications import delivery
 from services.notifications.delivery import Deliverer, deliver_once
 from services.notifications.inbox import KEPT_DAYS, mark_read, prune_notifications
 from services.notifications.preferences import PreferenceChange, update_preferences
 from services.notifications.recipients import may_see
+from services.notifications.telling import MOST_MAILED
 from services.parts import install, parts
 from services.sessions.lifecycle import NewSession, SessionChanges, create_session, update_session
 from services.work import write
@@ -240,6 +248,24 @@ async def test_what_must_not_be_told_any_more_is_left_out(house: House, mail: Ma
     assert row["title"] == "access ends"
 
 
+async def test_a_deleted_comment_is_not_mailed(house: House, mail: MailServer) -> None:
+    member = house.actor(Role.MEMBER)
+    session = (await create_session(member, NewSession(visibility=Visibility.ORGANIZATION)))["id"]
+    text = f"@[x]({encode('usr', house.users[Role.OWNER]['id'])}) the code is 4711"
+    for _ in range(2):
+        _, comment = await create_annotation(member, session, Place(), text)
+    await delete_comment(member, comment["id"])
+    assert await statuses() == ["PENDING", "SKIPPED"]
+    # Also where the comment went while the mail was already in a worker's hands.
+    await db.execute("UPDATE notification_deliveries SET status = 'PENDING', last_error = NULL")
+    await deliver_once()
+    assert await statuses() == ["SENT", "SKIPPED"]
+    assert (await deliveries())[1]["last_error"] == "The comment was deleted."
+    assert len(mail.mails) == 1
+    bodies = await db.fetch("SELECT body FROM notifications ORDER BY id")
+    assert [row["body"] for row in bodies] == ["@Demo Owner the code is 4711", ""]
+
+
 async def test_a_handoff_is_told_to_a_receiver_who_does_not_see_the_session(house: House, mail: MailServer) -> None:
     member = house.actor(Role.MEMBER)
     other = (await create_user(house.system, name="Another Member", email="another@acme.example"))["id"]
@@ -256,6 +282,71 @@ async def test_by_mail_only_is_not_in_the_inbox(house: House, mail: MailServer) 
     assert row["in_app"] is False
     await deliver_once()
     assert len(mail.mails) == 1
+
+
+async def test_what_one_author_does_is_mailed_to_so_many_a_minute_and_told_to_all(house: House) -> None:
+    people = [
+        (await create_user(house.system, name=f"P {n}", email=f"p{n}@acme.example", role=Role.VIEWER))["id"]
+        for n in range(5)
+    ]
+    member = house.actor(Role.MEMBER)
+    # By mail only: whoever is over the bound has it in the inbox all the same.
+    await prefer(await user_actor(people[-1]), EmailMode.IMMEDIATE, in_app=False)
+
+    async def tell(kind: NotificationKind, actor: Actor = member) -> tuple[int, list[bool]]:
+        """How many mails it makes, and whether it is in the inboxes."""
+        await db.execute("UPDATE notifications SET title = 'before'")
+        before = len(await deliveries())
+        async with write(actor, None) as work:
+            work.notify(kind, people, "now")
+        rows = await db.fetch("SELECT in_app FROM notifications WHERE title = 'now' ORDER BY id")
+        return len(await deliveries()) - before, [row["in_app"] for row in rows]
+
+    await db.execute("DELETE FROM notifications")
+    kinds = (NotificationKind.SHARE, NotificationKind.HANDOFF, NotificationKind.REPLY)
+    for number in range(11):
+        assert await tell(kinds[number % 3]) == (5, [True] * 5)
+    assert await tell(KIND) == (5, [True] * 4 + [False])
+    assert len(await deliveries()) == MOST_MAILED == 60
+    assert await tell(KIND) == (0, [True] * 5)
+    assert await tell(NotificationKind.SHARE) == (0, [True] * 5)
+    # Neither another author nor Quarterdeck itself is kept from anything, and a minute later nobody is.
+    assert await tell(KIND, house.actor(Role.ADMIN)) == (5, [True] * 4 + [False])
+    assert await tell(KIND, house.system) == (5, [True] * 4 + [False])
+    await db.execute("UPDATE notifications SET created_at = created_at - interval '1 minute' WHERE kind = 'REPLY'")
+    await asyncio.gather(*(tell_alone(member, people) for _ in range(6)))
+    recent = "SELECT count(*) FROM notification_deliveries JOIN notifications ON notifications.id = notification_id "
+    found = await db.fetchval(
+        f"{recent} WHERE actor_id = $1 AND notifications.created_at > now() - interval '1 minute'", member.user_id
+    )
+    assert found == MOST_MAILED, "writes at once are counted one after the other"
+
+
+async def tell_alone(actor: Actor, people: list[UUID]) -> None:
+    async with write(actor, None) as work:
+        work.notify(NotificationKind.SHARE, people, "at once")
+
+
+async def user_actor(user_id: UUID) -> Actor:
+    row = await db.fetchrow("SELECT * FROM users WHERE id = $1", user_id, row=UserRow)
+    assert row is not None
+    return actor_of_user(row, None, Origin())
+
+
+async def test_a_page_of_the_inbox_asks_once_what_may_be_told(house: House) -> None:
+    member, reader = house.actor(Role.MEMBER), house.actor(Role.VIEWER)
+    made = [await create_session(member, NewSession(visibility=Visibility.ORGANIZATION)) for _ in range(3)]
+    for session in made:
+        rows = await told(house, Role.VIEWER, session=session["id"], by=Role.MEMBER, title="Told", body="So")
+    await update_session(member, made[1]["id"], SessionChanges(visibility=Visibility.PRIVATE))
+    seen: list[str] = []
+    token = db.queries_seen.set(seen)
+    try:
+        assert await title_of(reader, rows, {}) == ["Told", NO_ACCESS, "Told"]
+        assert await body_of(reader, rows, {}) == ["So", "", "So"]
+        assert len(seen) == 2
+    finally:
+        db.queries_seen.reset(token)
 
 
 # -- digests
