@@ -152,12 +152,13 @@ async def _owners(session: SessionRow) -> list[tuple[UUID, AccessPeriod]]:
 
     for event in await db.fetch(
         "SELECT at, name, data FROM session_events WHERE session_id = $1 "
-        "AND name IN ('quarterdeck.handoff.accepted', 'quarterdeck.handoff.undone') ORDER BY seq",
+        "AND (name IN ('quarterdeck.handoff.accepted', 'quarterdeck.handoff.undone') "
+        "OR name = 'quarterdeck.session.updated' AND data ->> 'reason' = 'succession') ORDER BY seq",
         session["id"],
         row=Row,
     ):
         had(event["at"])
-        owner = decode("usr", event["data"]["toId" if event["name"].endswith("accepted") else "fromId"])
+        owner = decode("usr", event["data"]["fromId" if event["name"].endswith("undone") else "toId"])
         since = event["at"]
     if owner != session["owner_id"]:
         had(session["updated_at"])

@@ -67,7 +67,7 @@ class Handoff(Node):
 
     @nested(user_in("offered_by_id"))
     def offered_by(self) -> LazyUser:
-        """Who offered it: the owner, or somebody with the right to in their place."""
+        """Who offered it: the owner or an admin in their place; of a deactivated owner, whoever succeeded them."""
 
 
 @input_type
@@ -99,7 +99,9 @@ class OfferHandoffInput:
     )
     note: str = strawberry.field(default="", description="What they are to know, up to 2,000 characters.")
     keep_access: bool = strawberry.field(
-        default=True, description="Whether the present owner may still write in it afterwards."
+        default=True,
+        description="Whether the present owner may still write in it afterwards, "
+        "for the longest time that the organisation lets access last.",
     )
     idempotency_key: str | None = strawberry.field(default=None, description=_KEY)
 
@@ -130,7 +132,8 @@ class HandoffPayload:
 class HandoffMutation:
     @mutation(Permission.SESSIONS_WRITE)
     async def offer_handoff(info: Info, input: OfferHandoffInput) -> HandoffPayload:
-        """Offer a session to somebody else; for its owner and the organisation's admins. One offer at a time."""
+        """Offer a session to somebody else; for its owner and the organisation's admins: ADMIN access is not
+        enough. One offer at a time."""
         row = await services.offer_handoff(
             info.context.actor,
             decode("ses", input.session_id, field="sessionId"),
@@ -143,7 +146,8 @@ class HandoffMutation:
 
     @mutation(Permission.SESSIONS_WRITE)
     async def accept_handoff(info: Info, input: HandoffInput) -> HandoffPayload:
-        """Take over a session that was offered to you, with the decisions that wait in it."""
+        """Take over a session that was offered to you, with the decisions that wait in it. A grant of your own to it
+        ends. CONFLICT where whoever offered it is neither its owner nor an admin any more."""
         return HandoffPayload(handoff=await services.accept_handoff(info.context.actor, _id(input)))
 
     @mutation(Permission.SESSIONS_READ)
@@ -154,7 +158,7 @@ class HandoffMutation:
 
     @mutation(Permission.SESSIONS_WRITE)
     async def cancel_handoff(info: Info, input: HandoffInput) -> HandoffPayload:
-        """Take back an offer that nobody has answered yet."""
+        """Take back an offer that nobody has answered yet; for the session's owner and the organisation's admins."""
         return HandoffPayload(handoff=await services.cancel_handoff(info.context.actor, _id(input)))
 
     @mutation(Permission.SESSIONS_WRITE)

@@ -27,6 +27,8 @@ CHANNEL = "audit"
 _MAX_NAME_BYTES = 400
 _MAX_MESSAGE_BYTES = 2000
 _COLUMNS = (*CONTENT_COLUMNS, "digest", "seal")
+_AT_ONCE = 1000
+"""Records of one statement, which takes at most 32,767 values."""
 
 
 @dataclass
@@ -77,12 +79,13 @@ class Entry:
 
 
 async def record(tx: db.Transaction, *entries: Entry) -> None:
-    """Write records inside the caller's transaction, in one statement. They get their numbers after it commits."""
-    if not entries:
-        return
-    query = Query()
-    values = ", ".join(f"({', '.join(query.arg(value) for value in _row(entry))})" for entry in entries)
-    await tx.execute(f"INSERT INTO audit_records ({', '.join(_COLUMNS)}) VALUES {values}", *query.args)
+    """Write records inside the caller's transaction, in one statement unless they are very many. They get their
+    numbers after it commits."""
+    for start in range(0, len(entries), _AT_ONCE):
+        query = Query()
+        some = entries[start : start + _AT_ONCE]
+        values = ", ".join(f"({', '.join(query.arg(value) for value in _row(entry))})" for entry in some)
+        await tx.execute(f"INSERT INTO audit_records ({', '.join(_COLUMNS)}) VALUES {values}", *query.args)
 
 
 async def refused(entry: Entry, error: QuarterdeckError) -> None:

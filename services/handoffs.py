@@ -14,9 +14,10 @@ from uuid import UUID
 from core import db
 from core.errors import BadInput, Conflict, Forbidden, IllegalTransition, NotFound, TooLarge
 from core.ids import encode
-from core.permissions import Actor, Permission
+from core.permissions import Actor, Permission, Role
 from models.base import Query
 from models.handoffs import Handoff, HandoffRow, HandoffStatus
+from models.identity import UserRow
 from models.notifications import NotificationKind
 from models.sharing import SESSION, AccessLevel, GrantRow
 from services import audit, idempotency
@@ -24,6 +25,7 @@ from services.identity.actors import system_actor
 from services.identity.succession import hold_possible_owner
 from services.parts import parts
 from services.sharing import giving
+from services.sharing.policy import policy_in
 from services.work import Work, announce_access, write
 
 logger = logging.getLogger(__name__)
@@ -40,8 +42,8 @@ async def offer_handoff(
     keep_access: bool = True,
     key: str | None = None,
 ) -> HandoffRow:
-    """Offer a session to somebody, who needs no access to it yet. With `keep_access` the owner may still write in it
-    afterwards.
+    """Offer a session to somebody, who needs no access to it yet; for its owner and the organisation's admins. With
+    `keep_access` the owner may still write in it afterwards.
 
     Raises BadInput, Forbidden, NotFound, TooLarge, and Conflict where another offer is open.
     """
@@ -49,6 +51,7 @@ async def offer_handoff(
     async with write(actor, "handoff.offer") as work:
         receiver = await hold_possible_owner(work, receiver_id, field="toUserId")
         session = await work.lock_session(session_id, needs=AccessLevel.ADMIN)
+        _check_may_offer(work, "sessionId")
         asked = {"session": str(session_id), "to": str(receiver_id), "note": note, "keepAccess": keep_access}
         found = await idempotency.claim(work, "offerHandoff", key, asked)
         if found.earlier is not None:
@@ -56,8 +59,6 @@ async def offer_handoff(
             return await _read(work, found.earlier)
         if receiver_id == session["owner_id"]:
             raise BadInput("This session is theirs already.", field="toUserId")
-        if receiver_id == actor.user_id and not actor.is_admin:
-            raise Forbidden("You cannot offer yourself a session of somebody else. Ask its owner.", field="toUserId")
         await _expire_if_over(work, session_id)
         if open_ := await work.tx.fetchval(
             "SELECT id FROM handoffs WHERE session_id = $1 AND status = 'OFFERED'", session_id
@@ -102,7 +103,8 @@ async def offer_handoff(
 async def accept_handoff(actor: Actor, handoff_id: UUID) -> HandoffRow:
     """Take a session over that was offered to you, with the decisions that wait in it.
 
-    Raises Forbidden for anybody else, and Conflict where it is not open any more.
+    Raises Forbidden for anybody else, and Conflict where it is not open any more, or whoever made the offer may not
+    make it any more.
     """
     async with write(actor, "handoff.accept") as work:
         actor.require(Permission.SESSIONS_WRITE)
@@ -113,9 +115,13 @@ async def accept_handoff(actor: Actor, handoff_id: UUID) -> HandoffRow:
         _check_open(work, handoff)
         giver_id = handoff["giver_id"]
         _check_owner(work, giver_id)
+        await _check_offered_rightly(work, handoff)
         approvals = await _move(work, giver_id, actor.user_id)
+        await _need_no_grant(work, actor.user_id)
         if handoff["keep_access"]:
             await _keep_access(work, giver_id)
+        else:
+            await _need_no_grant(work, giver_id)
         handoff = await _set(
             work,
             handoff_id,
@@ -148,6 +154,7 @@ async def cancel_handoff(actor: Actor, handoff_id: UUID) -> HandoffRow:
     async with write(actor, "handoff.cancel") as work:
         session_id = (await _visible(work, handoff_id))["session_id"]
         await work.lock_session(session_id, needs=AccessLevel.ADMIN)
+        _check_may_offer(work, "handoffId")
         handoff = await _lock(work, handoff_id)
         _check_open(work, handoff)
         work.target("Handoff", handoff_id, handoff["session_title"])
@@ -271,22 +278,25 @@ async def _move(work: Work, from_id: UUID, to_id: UUID) -> int:
 
 
 async def _keep_access(work: Work, previous_owner: UUID) -> None:
-    """Where the offer says so, the previous owner of the held session may go on to read and write in it."""
+    """Where the offer says so, the previous owner of the held session may go on to read and write in it, as long as
+    the organisation's policy lets access last."""
     assert work.session is not None
     name = await work.tx.fetchval("SELECT name FROM users WHERE id = $1", previous_owner)
-    terms = giving.Terms(AccessLevel.WRITE, "Owned it before")
+    latest = (await policy_in(work)).end_of_grant(None)
+    terms = giving.Terms(AccessLevel.WRITE, "Owned it before", latest)
     await giving.give(work, work.session, {previous_owner: name}, terms, users=[previous_owner], notify=False)
 
 
-async def _need_no_grant(work: Work, owner: UUID) -> None:
-    """Who owns the held session again has no use for a grant to it."""
+async def _need_no_grant(work: Work, user_id: UUID) -> None:
+    """Who owns the held session has no use for a grant to it, and who is to keep no access no right to one: one of
+    before would come to life again when the session moves on."""
     assert work.session is not None
     grant = await work.tx.fetchrow(
         "SELECT * FROM grants WHERE resource_kind = $1 AND resource_id = $2 AND user_id = $3 AND revoked_at IS NULL "
         "FOR UPDATE",
         SESSION,
         work.session["id"],
-        owner,
+        user_id,
         row=GrantRow,
     )
     if grant is not None:
@@ -391,6 +401,34 @@ def _check_owner(work: Work, owner_id: UUID) -> None:
     assert work.session is not None
     if work.session["owner_id"] != owner_id:
         raise Conflict("The session has another owner since. Ask them to offer it to you.", field="handoffId")
+
+
+def _check_may_offer(work: Work, field: str) -> None:
+    """Of the held session. Who was let manage it may not give it away, nor take it back from whom it is offered to."""
+    assert work.session is not None
+    if work.actor.user_id != work.session["owner_id"] and not work.actor.is_admin:
+        raise Forbidden(
+            "Only the session's owner and the organisation's admins can hand it over. Ask its owner.", field=field
+        )
+
+
+async def _check_offered_rightly(work: Work, handoff: HandoffRow) -> None:
+    """An offer is worth what whoever made it may do now.
+
+    Read and not held: somebody who is demoted meanwhile was an admin still when the session was taken.
+    """
+    assert work.session is not None
+    if handoff["offered_by_id"] == work.session["owner_id"]:
+        return
+    by = await work.tx.fetchrow(
+        "SELECT role, deactivated_at FROM users WHERE id = $1", handoff["offered_by_id"], row=UserRow
+    )
+    assert by is not None
+    if by["deactivated_at"] is not None or by["role"] not in (Role.OWNER, Role.ADMIN):
+        raise Conflict(
+            "Whoever offered you this session may not hand it over any more. Ask its owner to offer it to you.",
+            field="handoffId",
+        )
 
 
 def _check_note(note: str, field: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -30,6 +30,8 @@ LOOK_ANYWAY_SECONDS = 5.0
 # A change that was told may still be above the oldest open transaction; it will not be for long.
 SOON_SECONDS = 0.05
 WATCHFUL_SECONDS = 1.0
+# What ends by itself is told by a later sweep, and the clocks of processes differ a little.
+SAME_TIME = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,25 +122,31 @@ async def _read(actor: Actor, xid: int, id_: int) -> list[dict[str, Any]]:
             row=SessionRow,
         )
     }
-    had_access = await _had_access(actor, {change["session_id"] for change in changes} - seen.keys())
+    ended = await _ended_access(actor, {change["session_id"] for change in changes} - seen.keys())
     # Those the actor may not see are kept as None: the reader's place moves on over them.
     return [
-        dict(change) | {"session": seen.get(change["session_id"]), "had_access": change["session_id"] in had_access}
+        dict(change)
+        | {
+            "session": seen.get(change["session_id"]),
+            "had_access": change["session_id"] in ended and ended[change["session_id"]] >= change["at"] - SAME_TIME,
+        }
         for change in changes
     ]
 
 
-async def _had_access(actor: Actor, session_ids: set[UUID]) -> set[UUID]:
-    """Those of these sessions that the actor was once given access to: that they are there is no news to them."""
+async def _ended_access(actor: Actor, session_ids: set[UUID]) -> dict[UUID, datetime]:
+    """When the access ended that the actor was given to these sessions, where they were: until then it is no news to
+    them that the sessions are there, and what happens in them afterwards is none of theirs."""
     if not session_ids or actor.user_id is None:
-        return set()
+        return {}
     rows = await db.fetch(
-        "SELECT DISTINCT resource_id FROM grants WHERE resource_kind = $1 AND resource_id = ANY($2) AND user_id = $3",
+        "SELECT resource_id, max(coalesce(revoked_at, expires_at, now())) AS ended FROM grants "
+        "WHERE resource_kind = $1 AND resource_id = ANY($2) AND user_id = $3 GROUP BY resource_id",
         SESSION,
         list(session_ids),
         actor.user_id,
     )
-    return {row["resource_id"] for row in rows}
+    return {row["resource_id"]: row["ended"] for row in rows}
 
 
 def _position(after: str) -> tuple[int, int]:

@@ -10,8 +10,10 @@ from core.permissions import Permission, Role, permissions_of
 from models.base import Row
 from models.identity import UserRow
 from models.notifications import NotificationKind
+from models.sharing import SESSION, GrantRow
 from services import audit
 from services.parts import parts
+from services.sharing import giving
 from services.work import Work, organization_channel, session_channel
 
 # All in one statement. Each session's event gets its number with the row's lock, as Work.emit does for one session.
@@ -19,7 +21,7 @@ _SUCCEED = """
 WITH moved AS (
     UPDATE sessions SET owner_id = $2, last_event_seq = last_event_seq + 1, updated_at = $3
     WHERE owner_id = $1 AND terminated_at IS NULL AND status NOT IN ('TERMINATED', 'ARCHIVED')
-    RETURNING id, organization_id, last_event_seq
+    RETURNING id, organization_id, title, last_event_seq
 ), events AS (
     INSERT INTO session_events (session_id, seq, organization_id, at, type, name, actor_kind, actor_id, on_behalf_of,
                                 data)
@@ -31,10 +33,19 @@ WITH moved AS (
     UPDATE approvals SET assigned_to_id = $2 FROM moved
     WHERE approvals.session_id = moved.id AND approvals.status = 'PENDING'
 ), offers AS (
-    UPDATE handoffs SET giver_id = $2 FROM moved
+    UPDATE handoffs SET giver_id = $2, offered_by_id = CASE WHEN offered_by_id = $1 THEN $2 ELSE offered_by_id END
+    FROM moved
     WHERE handoffs.session_id = moved.id AND handoffs.status = 'OFFERED' AND handoffs.receiver_id NOT IN ($1, $2)
 )
-SELECT id, last_event_seq FROM moved
+SELECT id, title, last_event_seq FROM moved
+"""
+# Who owns a session has no use for a grant to it, which would come to life again when the session moves on. Those
+# whose time is over are the workers' to end.
+_END_GRANTS = f"""
+UPDATE grants SET revoked_at = $3, revoked_by_id = $4
+WHERE resource_kind = '{SESSION}' AND resource_id = ANY($1) AND user_id = $2 AND revoked_at IS NULL
+    AND (expires_at IS NULL OR expires_at > $3)
+RETURNING *
 """
 # Nobody can take these any more: the workers' sweep ends them, each with its event and its record.
 _LET_OFFERS_EXPIRE = """
@@ -119,13 +130,21 @@ async def _move(work: Work, user: UserRow, successor: UserRow) -> None:
         },
         row=_Moved,
     )
+    seqs = {row["id"]: row["last_event_seq"] for row in moved}
+    before, after = {"ownerId": encode("usr", user["id"])}, {"ownerId": encode("usr", successor["id"])}
     entry = audit.Entry.of(work.actor, "user.succeed")
     entry.target_kind, entry.target_id, entry.target_name = "User", user["id"], user["name"]
-    entry.before = {"ownerId": encode("usr", user["id"])}
-    entry.after = {"ownerId": encode("usr", successor["id"]), "sessionsMoved": len(moved)}
+    entry.before, entry.after = before, after | {"sessionsMoved": len(moved)}
     work.also(entry)
     if not moved:
         return
+    # And each session's own, by which its history is found.
+    for row in moved:
+        entry = audit.Entry.of(work.actor, "session.succeed")
+        entry.target_kind, entry.target_id, entry.target_name = "Session", row["id"], row["title"]
+        entry.session_id, entry.before, entry.after = row["id"], before, after
+        work.also(entry)
+    await _end_grants(work, successor, seqs)
     some = "a session" if len(moved) == 1 else f"{len(moved)} sessions"
     work.notify(
         NotificationKind.HANDOFF,
@@ -137,8 +156,35 @@ async def _move(work: Work, user: UserRow, successor: UserRow) -> None:
 
     async def tell() -> None:
         bus = parts().bus
-        for row in moved:
-            await bus.publish(session_channel(row["id"]), {"seq": row["last_event_seq"]})
+        for session_id, seq in seqs.items():
+            await bus.publish(session_channel(session_id), {"seq": seq})
         await bus.publish(organization_channel(organization_id), {"changed": True})
 
     work.after_commit(tell)
+
+
+async def _end_grants(work: Work, successor: UserRow, seqs: dict[UUID, int]) -> None:
+    """End the successor's own grants to the sessions that are theirs now; the sessions are held. `seqs` has the number
+    of each one's last event, and gets the new one where there is another."""
+    actor = work.actor
+    ended = await work.tx.fetch(_END_GRANTS, list(seqs), successor["id"], work.at, actor.user_id, row=GrantRow)
+    if not ended:
+        return
+    events = []
+    for grant in ended:
+        session_id = grant["resource_id"]
+        seqs[session_id] += 1
+        made_by = (actor.kind.value, actor.user_id, actor.on_behalf_of)
+        events.append(
+            (session_id, seqs[session_id], grant["organization_id"], work.at, *made_by, giving.event_of(grant))
+        )
+        before = giving.public(grant)
+        work.also(giving.entry_of(actor, "grant.revoke", grant, successor["name"], before=before))
+    await work.tx.execute(
+        "UPDATE sessions SET last_event_seq = last_event_seq + 1 WHERE id = ANY($1)", [event[0] for event in events]
+    )
+    await work.tx.executemany(
+        "INSERT INTO session_events (session_id, seq, organization_id, at, type, name, actor_kind, actor_id, "
+        "on_behalf_of, data) VALUES ($1, $2, $3, $4, 'CUSTOM', 'quarterdeck.access.revoked', $5, $6, $7, $8)",
+        events,
+    )

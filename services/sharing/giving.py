@@ -10,6 +10,7 @@ from uuid import UUID
 
 from core.errors import LimitExceeded
 from core.ids import encode, new_id
+from core.permissions import Actor
 from models.base import Row
 from models.notifications import NotificationKind
 from models.sessions import SessionRow
@@ -192,6 +193,36 @@ def public(grant: GrantRow) -> dict[str, Any]:
     }
 
 
+def event_of(grant: GrantRow) -> dict[str, Any]:
+    """What every event of a grant says of it."""
+    user = grant["user_id"] is not None
+    return {
+        "grantId": encode("gra", grant["id"]),
+        "granteeKind": "USER" if user else "TEAM",
+        "userId" if user else "teamId": _encoded(grant),
+        "level": grant["level"],
+    }
+
+
+def entry_of(
+    actor: Actor,
+    action: str,
+    grant: GrantRow,
+    name: str | None,
+    *,
+    before: dict[str, Any] | None = None,
+    after: dict[str, Any] | None = None,
+) -> audit.Entry:
+    """The audit record of a grant; `name` is what its user or team is called."""
+    entry = audit.Entry.of(actor, action)
+    entry.target_kind, entry.target_id, entry.target_name = "Grant", grant["id"], name
+    entry.session_id = grant["resource_id"]
+    entry.before, entry.after = before, after
+    if grant["via_link_id"] is not None:
+        entry.details = {"viaLinkId": encode("lnk", grant["via_link_id"])}
+    return entry
+
+
 async def _known(work: Work, session: SessionRow, users: Sequence[UUID], teams: Sequence[UUID]) -> dict[UUID, GrantRow]:
     """The living grants of these, by user or team. Those whose time is over end here: nobody has swept them yet."""
     found = {}
@@ -241,25 +272,13 @@ def _tell(
     previous: str | None = None,
 ) -> None:
     """The event and the audit record of one grant."""
-    user = grant["user_id"] is not None
-    data: dict[str, Any] = {
-        "grantId": encode("gra", grant["id"]),
-        "granteeKind": "USER" if user else "TEAM",
-        "userId" if user else "teamId": _encoded(grant),
-        "level": grant["level"],
-    }
+    data = event_of(grant)
     if previous is not None:
         data["previousLevel"] = previous
     if what == "granted" and grant["via_link_id"] is not None:
         data["viaLinkId"] = encode("lnk", grant["via_link_id"])
     work.emit("CUSTOM", data, name=f"quarterdeck.access.{what}")
-    entry = audit.Entry.of(work.actor, action)
-    entry.target_kind, entry.target_id, entry.target_name = "Grant", grant["id"], name
-    entry.session_id = grant["resource_id"]
-    entry.before, entry.after = before, after
-    if grant["via_link_id"] is not None:
-        entry.details = {"viaLinkId": encode("lnk", grant["via_link_id"])}
-    work.also(entry)
+    work.also(entry_of(work.actor, action, grant, name, before=before, after=after))
 
 
 def _terms(grant: GrantRow) -> Terms:

@@ -9,7 +9,7 @@ from datetime import datetime
 from uuid import UUID
 
 from core import db
-from core.errors import BadInput, Conflict, NotFound
+from core.errors import BadInput, Conflict, Forbidden, NotFound
 from core.ids import encode
 from core.permissions import Actor, Permission
 from models.base import Query, Row
@@ -37,7 +37,8 @@ async def share_session(
 ) -> list[GrantRow]:
     """Give users and teams access to a session. Whoever has a grant already gets these terms instead.
 
-    Raises Forbidden for all but the session's admins, NotFound and BadInput for whom it cannot be shared with and for
+    Raises Forbidden for all but the session's admins and for a team that the actor is in, where they neither own the
+    session nor administer the organisation; NotFound and BadInput for whom it cannot be shared with and for
     terms that the organisation's policy does not allow, LimitExceeded over 500 users or 50 teams.
     """
     users, teams = list(dict.fromkeys(users)), list(dict.fromkeys(teams))
@@ -59,6 +60,7 @@ async def share_session(
             work.entry.action = ""  # nothing happens a second time
             return await _living(work, session, users, teams)
         names = await _names(work, session, users, teams)
+        await _check_not_own(work, session, teams, "teamIds")
         terms = replace(terms, expires_at=(await policy_in(work)).end_of_grant(terms.expires_at))
         given = await give(work, session, names, terms, users=users, teams=teams)
         work.entry.details = {"users": len(users), "teams": len(teams), "level": terms.level}
@@ -73,24 +75,28 @@ async def update_grant(
     note: str | None = None,
     expires_at: datetime | None = None,
 ) -> GrantRow:
-    """Other terms for a grant; None leaves a thing as it is.
+    """Other terms for a grant; None leaves a thing as it is. One that is raised ends by what the policy allows now.
 
-    Raises NotFound, Forbidden for all but the session's admins and for one's own grant, Conflict for one that has
-    ended, BadInput.
+    Raises NotFound, Forbidden for all but the session's admins and for a grant to a team of the actor's as in sharing,
+    BadInput for one's own grant and bad terms, Conflict for one that has ended.
     """
     async with write(actor, "grant.update") as work:
         session, grant = await _lock_grant(work, grant_id)
         if grant["user_id"] == actor.user_id:
             raise BadInput("You cannot change your own access. Ask another who manages the session.", field="grantId")
+        await _check_not_own(work, session, [grant["team_id"]] if grant["team_id"] is not None else [], "grantId")
         if _is_over(work, grant):
             raise Conflict("This access has ended already. Share the session anew.", field="grantId")
-        terms = Terms(
-            level or AccessLevel(grant["level"]),
-            grant["note"] if note is None else check_note(note),
-            grant["expires_at"] if expires_at is None else (await policy_in(work)).end_of_grant(expires_at),
-        )
+        now, ends = AccessLevel(grant["level"]), grant["expires_at"]
+        if expires_at is not None:
+            ends = (await policy_in(work)).end_of_grant(expires_at)
+        elif level is not None and not now.includes(level):
+            # More is given than before, and so it is given now.
+            latest = (await policy_in(work)).end_of_grant(None)
+            ends = min((end for end in (ends, latest) if end is not None), default=None)
+        terms = Terms(level or now, grant["note"] if note is None else check_note(note), ends)
         work.entry.action = ""  # the grant's own record says it
-        if terms == Terms(AccessLevel(grant["level"]), grant["note"], grant["expires_at"]):
+        if terms == Terms(now, grant["note"], grant["expires_at"]):
             return grant
         changed = await change(work, grant, await name_of(work, grant), terms)
         await affects(work, session, [changed], notify=True)
@@ -208,6 +214,25 @@ async def _names(work: Work, session: SessionRow, users: Sequence[UUID], teams: 
             if id_ not in names:
                 raise NotFound(f"There is no {encode(prefix, id_)} in your organisation.", field=field)
     return names
+
+
+async def _check_not_own(work: Work, session: SessionRow, teams: Sequence[UUID], field: str) -> None:
+    """Raises Forbidden for a team that the actor is in: by it they would change their own access. The session's owner
+    and the organisation's admins have all of it anyway."""
+    if not teams or work.actor.user_id == session["owner_id"] or work.actor.is_admin:
+        return
+    name = await work.tx.fetchval(
+        "SELECT name FROM teams JOIN team_members ON team_members.team_id = teams.id "
+        "WHERE teams.id = ANY($1) AND team_members.user_id = $2 LIMIT 1",
+        list(teams),
+        work.actor.user_id,
+    )
+    if name is not None:
+        raise Forbidden(
+            f"You are in the team {name}, and cannot give access to yourself or change your own. "
+            "Ask the session's owner.",
+            field=field,
+        )
 
 
 async def _living(work: Work, session: SessionRow, users: Sequence[UUID], teams: Sequence[UUID]) -> list[GrantRow]:

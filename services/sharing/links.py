@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from core.crypto import digest, new_secret
-from core.errors import BadInput, LimitExceeded, NotFound
+from core.errors import BadInput, Forbidden, LimitExceeded, NotFound
 from core.ids import encode
 from core.permissions import Actor, Permission
 from models.base import Query
@@ -30,6 +30,16 @@ COLUMNS = (
     "created_at, revoked_at, revoked_by_id"
 )
 """All but the secret's hash, which leaves this package with no row."""
+
+# A grant that came by the link may have got other terms since; its former ones still name the link.
+_TAKEN_BACK = """
+SELECT 1 FROM grants
+WHERE resource_kind = $1 AND resource_id = $2 AND user_id = $3 AND revoked_by_id <> user_id AND replaced_by_id IS NULL
+    AND (via_link_id = $4 OR id IN (
+        SELECT former.replaced_by_id FROM grants former
+        WHERE former.resource_kind = $1 AND former.resource_id = $2 AND former.via_link_id = $4))
+LIMIT 1
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +146,8 @@ async def redeem_share_link(actor: Actor, secret: str) -> Redeemed:
     """Take the access that a link gives. Who has as much by a grant of their own, or manages the session anyway,
     uses nothing of the link.
 
-    Raises NotFound for a link that is not good (any more), Forbidden where the organisation allows no links.
+    Raises NotFound for a link that is not good (any more), Forbidden where the organisation allows no links, and where
+    somebody has ended what this link gave to the actor.
     """
     async with write(actor, "share_link.redeem") as work:
         session_id = await work.tx.fetchval(
@@ -163,6 +174,11 @@ async def redeem_share_link(actor: Actor, secret: str) -> Redeemed:
             return Redeemed(session_id, None)
         if link["created_by_id"] == actor.user_id:
             raise BadInput("You made this link: you cannot give access to yourself by it.", field="secret")
+        if await work.tx.fetchval(_TAKEN_BACK, SESSION, session_id, actor.user_id, link["id"]):
+            raise Forbidden(
+                "The access that this link gave you was taken back. Ask who manages the session to share it with you.",
+                field="secret",
+            )
         if link["max_uses"] is not None and link["use_count"] >= link["max_uses"]:
             raise _not_good()
         await work.tx.execute("UPDATE share_links SET use_count = use_count + 1 WHERE id = $1", link["id"])

@@ -119,6 +119,33 @@ async def test_the_report_says_who_had_and_used_which_access_when(people: People
     assert long_ago["people"]["nodes"] == long_ago["organizationVisibility"] == []
 
 
+async def test_whoever_owned_it_is_told_with_their_time(people: People) -> None:
+    admin = people.admin.client
+    left, heir, third = [await account(admin, Role.MEMBER) for _ in range(3)]
+    session = (await create(left.client))["id"]
+    off = "mutation ($input: UpdateUserInput!) { updateUser(input: $input) { user { id } } }"
+    await admin(off, input={"userId": left.id, "active": False, "successorId": heir.id})
+    # Written in between, the session's last change is not that of its owner.
+    await heir.client(UPDATE, input={"sessionId": session, "title": "Mine now"})
+    offer = "mutation ($input: OfferHandoffInput!) { offerHandoff(input: $input) { handoff { id } } }"
+    given = {"sessionId": session, "toUserId": third.id, "keepAccess": False}
+    handoff = (await heir.client(offer, input=given))["offerHandoff"]["handoff"]["id"]
+    for client, verb in ((third.client, "accept"), (heir.client, "undo")):
+        document = f"mutation ($input: HandoffInput!) {{ {verb}Handoff(input: $input) {{ handoff {{ id }} }} }}"
+        await client(document, input={"handoffId": handoff})
+    found = by_person(await report(heir.client, session))
+    assert {id_: [period["kind"] for period in found[id_]["access"]] for id_ in (left.id, heir.id, third.id)} == {
+        left.id: ["OWNER"],
+        heir.id: ["OWNER", "OWNER"],
+        third.id: ["OWNER"],
+    }
+    [first], [second, fourth], [between] = [found[one.id]["access"] for one in (left, heir, third)]
+    assert first["until"] == second["since"]
+    assert second["until"] == between["since"]
+    assert between["until"] == fourth["since"]
+    assert fourth["until"] is None
+
+
 async def test_who_may_have_the_report(people: People) -> None:
     owner, guest = people.member.client, people.colleague
     session = (await create(owner))["id"]

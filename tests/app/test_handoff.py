@@ -11,6 +11,7 @@ import pytest
 from tests.app.newcomers import Newcomer, newcomer
 from tests.clients_of_graph import Client, Json
 from tests.conftest import Server
+from tests.sharing_help import GRANTS, events_of, share
 from tests.talking import BARE_EVENTS, GET, asks, create, decide, ended, eventually, following, named, send
 
 pytestmark = pytest.mark.anyio
@@ -269,6 +270,49 @@ async def test_who_may_not_and_what_cannot_be_is_refused(client: Client, server:
     assert (await third.client(NODE, id=hidden["id"]))["node"] is None
 
 
+async def test_who_was_let_manage_a_session_may_not_give_it_away(client: Client) -> None:
+    giver, receiver = await two(client)
+    manager = await newcomer(client)
+    session = (await create(giver.client))["id"]
+    await share(giver.client, session, manager.id, level="ADMIN")
+    refused = await manager.client.refused(OFFER, input={"sessionId": session, "toUserId": receiver.id})
+    assert (refused.codes, refused.extensions["field"]) == (["FORBIDDEN"], "sessionId")
+    made = await offer(giver.client, session, receiver.id)
+    refused = await manager.client.refused(moving("cancel"), input={"handoffId": made["id"]})
+    assert (refused.codes, refused.extensions["field"]) == (["FORBIDDEN"], "handoffId")
+    # An admin of the organisation may, in the owner's place.
+    assert (await move(client, "cancel", made["id"]))["status"] == "CANCELLED"
+    await move(receiver.client, "accept", (await offer(client, session, receiver.id))["id"])
+
+
+async def test_an_offer_is_worth_what_its_maker_may_do_when_it_is_accepted(client: Client) -> None:
+    giver, receiver = await two(client)
+    for change in ({"role": "MEMBER"}, {"active": False}):
+        session = (await create(giver.client))["id"]
+        boss = await newcomer(client, "ADMIN")
+        made = await offer(boss.client, session, receiver.id)
+        await client(UPDATE_USER, input={"userId": boss.id} | change)
+        refused = await receiver.client.refused(moving("accept"), input={"handoffId": made["id"]})
+        assert (refused.codes, refused.extensions["field"]) == (["CONFLICT"], "handoffId")
+        assert await owner_of(client, session) == giver.id
+        await move(giver.client, "cancel", made["id"])
+        await move(receiver.client, "accept", (await offer(giver.client, session, receiver.id))["id"])
+
+
+async def test_a_grant_of_before_does_not_come_to_life_again(client: Client) -> None:
+    giver, receiver = await two(client)
+    third = await newcomer(client)
+    session = (await create(giver.client))["id"]
+    await share(giver.client, session, receiver.id, level="ADMIN")
+    await move(receiver.client, "accept", (await offer(giver.client, session, receiver.id, keepAccess=False))["id"])
+    assert (await receiver.client(GRANTS, id=session))["session"]["grants"]["totalCount"] == 0
+    ended_ = (await events_of(receiver.client, session, "quarterdeck.access.", 2))[-1]
+    assert (ended_["name"], ended_["data"]["userId"]) == ("quarterdeck.access.revoked", receiver.id)
+    made = await offer(receiver.client, session, third.id, keepAccess=False)
+    await move(third.client, "accept", made["id"])
+    assert (await receiver.client(GET, id=session))["session"] is None
+
+
 async def test_a_stranger_sees_nothing_of_a_handoff(client: Client, people: Any) -> None:
     giver, receiver = await two(client)
     session = (await create(giver.client, visibility="ORGANIZATION"))["id"]
@@ -319,7 +363,8 @@ async def test_a_deactivated_owner_leaves_living_sessions_to_the_successor_that_
     # Its agent acted in the name of the one who left: that run ends, and with it what it asked.
     assert (await inbox(heir.client))[0]["title"] == f"You have 2 sessions of {left.name}, who has been deactivated"
     # The offer goes on in the heir's name; what was offered to the one who left ends by itself.
-    assert (await other.client(NODE, id=offered["id"]))["node"]["giver"] == {"id": heir.id}
+    goes_on = (await other.client(NODE, id=offered["id"]))["node"]
+    assert goes_on["giver"] == goes_on["offeredBy"] == {"id": heir.id}
     await move(other.client, "accept", offered["id"])
 
     async def expired() -> bool:
@@ -332,6 +377,42 @@ async def test_a_deactivated_owner_leaves_living_sessions_to_the_successor_that_
     [found] = [one for one in record["auditEvents"]["nodes"] if one["targetName"] == left.name]
     assert found["before"] == {"ownerId": left.id}
     assert found["after"] == {"ownerId": heir.id, "sessionsMoved": 2}
+
+
+async def test_each_session_s_audit_log_says_who_succeeded_and_that_their_grant_has_ended(client: Client) -> None:
+    left, heir = await two(client)
+    third = await newcomer(client)
+    shared, other = [(await create(left.client, title=title))["id"] for title in ("Shared", "Other")]
+    await share(left.client, shared, heir.id, level="ADMIN")
+    await client(UPDATE_USER, input={"userId": left.id, "active": False, "successorId": heir.id})
+    for session, title, actions in ((shared, "Shared", {"session.succeed", "grant.revoke"}), (other, "Other", set())):
+        nodes = (await client(AUDIT, session=session))["auditEvents"]["nodes"]
+        found = {node["action"]: node for node in nodes}
+        assert found.keys() >= {"session.succeed"} | actions
+        moved = found["session.succeed"]
+        assert (moved["before"], moved["after"]) == ({"ownerId": left.id}, {"ownerId": heir.id})
+        assert moved["targetName"] == title
+    assert (await heir.client(GRANTS, id=shared))["session"]["grants"]["totalCount"] == 0
+    # In the log the two follow one another, and so does what comes next.
+    await heir.client(
+        "mutation ($input: UpdateSessionInput!) { updateSession(input: $input) { session { id } } }",
+        input={"sessionId": shared, "title": "Mine"},
+    )
+    events = await events_of(heir.client, shared, "quarterdeck.", 5)
+    assert [event["seq"] for event in events] == list(range(events[0]["seq"], events[0]["seq"] + 5))
+    assert [event["name"].removeprefix("quarterdeck.") for event in events][-3:] == [
+        "session.updated",
+        "access.revoked",
+        "session.updated",
+    ]
+    assert events[-2]["data"] == {"grantId": events[-4]["data"]["grantId"]} | {
+        "granteeKind": "USER",
+        "userId": heir.id,
+        "level": "ADMIN",
+    }
+    made = await offer(heir.client, shared, third.id, keepAccess=False)
+    await move(third.client, "accept", made["id"])
+    assert (await heir.client(GET, id=shared))["session"] is None
 
 
 async def test_a_run_of_somebody_else_goes_on_while_the_owner_is_replaced(client: Client) -> None:

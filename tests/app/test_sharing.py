@@ -192,6 +192,28 @@ async def test_nobody_gives_access_to_themself(people: People) -> None:
     await owner(UPDATE_GRANT, input=longer)
 
 
+async def test_a_team_that_one_is_in_counts_as_oneself(people: People) -> None:
+    owner, admin, manager = people.member.client, people.admin.client, people.colleague
+    team, others = await team_of(admin, manager.id, people.member.id), await team_of(admin, people.viewer.id)
+    session = (await create(owner))["id"]
+    # By their team, so that it is what they could raise and keep.
+    [grant] = await share(owner, session, level="ADMIN", teamIds=[team], expiresAt=moment(hours=1))
+    for document, given, field in (
+        (SHARE, {"sessionId": session, "level": "ADMIN", "teamIds": [others, team]}, "teamIds"),
+        (UPDATE_GRANT, {"grantId": grant["id"], "expiresAt": moment(days=30)}, "grantId"),
+        (UPDATE_GRANT, {"grantId": grant["id"], "note": "mine"}, "grantId"),
+    ):
+        refused = await manager.client.refused(document, input=given)
+        assert (refused.codes, refused.extensions["field"]) == (["FORBIDDEN"], field)
+        assert "You are in the team" in refused.message
+    # Other teams they may; and so may the owner, who is in it too, and an admin.
+    [to_others] = await share(manager.client, session, teamIds=[others])
+    await manager.client(UPDATE_GRANT, input={"grantId": to_others["id"], "level": "WRITE"})
+    await owner(UPDATE_GRANT, input={"grantId": grant["id"], "level": "WRITE"})
+    await join(admin, team, people.admin.id)
+    await share(admin, session, level="READ", teamIds=[team])
+
+
 async def test_who_is_deactivated_is_given_nothing(people: People) -> None:
     gone = await account(people.admin.client, Role.MEMBER)
     off = "mutation ($input: UpdateUserInput!) { updateUser(input: $input) { user { id } } }"

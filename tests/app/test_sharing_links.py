@@ -13,6 +13,7 @@ from tests.app.conftest import People
 from tests.clients_of_graph import Client, Json
 from tests.sharing_help import (
     GRANTS,
+    LEAVE,
     LINK,
     POLICY,
     REDEEM,
@@ -73,7 +74,7 @@ async def test_a_link_becomes_a_grant(people: People) -> None:
     raised = await redeem(people.viewer.client, link["secret"])
     assert raised["grant"]["level"] == "WRITE"
 
-    # What was given stays when the link is revoked; what was revoked can be had again by a link that is not.
+    # What was given stays when the link is revoked.
     given = {"shareLinkId": reading["shareLink"]["id"]}
     assert (await owner(REVOKE_LINK, input=given))["revokeShareLink"]["shareLink"]["revokedAt"]
     await owner(REVOKE_LINK, input=given)
@@ -133,6 +134,31 @@ async def test_nobody_gives_access_to_themself_by_a_link(people: People) -> None
     ]
     # The links of somebody who has gone are the session's.
     await owner(REVOKE_LINK, input={"shareLinkId": link["shareLink"]["id"]})
+
+
+async def test_what_was_taken_back_is_not_had_again_by_the_same_link(people: People) -> None:
+    owner, guest = people.member.client, people.colleague
+    session = (await create(owner))["id"]
+    link = await a_link(owner, session)
+    # Who left may come back.
+    await redeem(guest.client, link["secret"])
+    await guest.client(LEAVE, input={"sessionId": session})
+    redeemed = (await redeem(guest.client, link["secret"]))["grant"]
+    # Whether or not it got other terms meanwhile.
+    await owner(UPDATE_GRANT, input={"grantId": redeemed["id"], "level": "WRITE", "note": "by name now"})
+    await revoke(owner, redeemed["id"])
+    other = await a_link(owner, session)
+    await redeem(people.viewer.client, other["secret"])
+    await revoke(owner, (await redeem(guest.client, other["secret"]))["grant"]["id"])
+    for secret in (link["secret"], other["secret"]):
+        refused = await guest.client.refused(REDEEM, input={"secret": secret})
+        assert (refused.codes, refused.extensions["field"]) == (["FORBIDDEN"], "secret")
+        assert "share it with you" in refused.message
+    assert (await guest.client(GET, id=session))["session"] is None
+    assert (await people.viewer.client(GET, id=session))["session"]["id"] == session
+    # By name they are let in, and the link has nothing more for them.
+    await share(owner, session, guest.id)
+    assert (await redeem(guest.client, link["secret"]))["grant"] is None
 
 
 async def test_links_are_for_who_manages_the_session(people: People) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
@@ -12,10 +13,14 @@ from core import db
 from core.errors import Conflict, IllegalTransition, QuarterdeckError
 from core.permissions import Actor, Role
 from models.base import Row
+from models.sharing import AccessLevel
 from services.handoffs import accept_handoff, expire_handoffs, offer_handoff, undo_handoff
 from services.identity.accounts import create_user, set_successor, update_user
 from services.identity.actors import actor_of_user
 from services.sessions.lifecycle import NewSession, create_session
+from services.sharing.giving import Terms
+from services.sharing.grants import share_session
+from services.sharing.policy import PolicyChanges, update_sharing_policy
 from tests.services.identity_help import HERE, House, a_house, audited
 
 pytestmark = pytest.mark.anyio
@@ -83,6 +88,59 @@ async def test_undoing_has_its_time(house: House) -> None:
     assert await db.fetchval("SELECT owner_id FROM sessions WHERE id = $1", session) == receiver.user_id
     [refusal] = await audited("handoff.undo")
     assert (refusal["outcome"], refusal["session_id"]) == ("REFUSED", session)
+
+
+async def living_grants(session: UUID) -> list[Row]:
+    return await db.fetch("SELECT * FROM grants WHERE resource_id = $1 AND revoked_at IS NULL", session, row=Row)
+
+
+async def test_who_keeps_access_keeps_it_as_long_as_the_policy_lets(house: House) -> None:
+    receiver = await somebody(house, "Receiver")
+    await update_sharing_policy(house.actor(Role.ADMIN), PolicyChanges(longest_grant_days=7))
+    session, handoff = await an_offer(house, receiver)
+    await accept_handoff(receiver, handoff)
+    [grant] = await living_grants(session)
+    assert (grant["user_id"], grant["level"]) == (house.users[Role.MEMBER]["id"], "WRITE")
+    left = grant["expires_at"] - datetime.now(UTC)
+    assert timedelta(days=6) < left <= timedelta(days=7)
+
+
+async def test_an_owner_who_has_a_grant_still_loses_it_with_the_session(house: House) -> None:
+    """As those may who came to own it when grants were not ended."""
+    giver, receiver = await somebody(house, "Giver"), await somebody(house, "Receiver")
+    member = house.actor(Role.MEMBER)
+    assert giver.user_id
+    assert receiver.user_id
+    session = (await create_session(member, NewSession()))["id"]
+    await share_session(member, session, Terms(AccessLevel.ADMIN), users=[giver.user_id])
+    await db.execute("UPDATE sessions SET owner_id = $2 WHERE id = $1", session, giver.user_id)
+    handoff = (await offer_handoff(giver, session, receiver.user_id, keep_access=False))["id"]
+    await accept_handoff(receiver, handoff)
+    assert await living_grants(session) == []
+
+
+async def test_very_many_sessions_are_left_at_once(house: House) -> None:
+    """More than one statement takes the records of."""
+    left, heir = await somebody(house, "Left"), await somebody(house, "Heir")
+    assert left.user_id
+    assert heir.user_id
+    session = (await create_session(left, NewSession()))["id"]
+    columns = [
+        row["name"]
+        for row in await db.fetch(
+            "SELECT column_name AS name FROM information_schema.columns WHERE table_name = 'sessions' "
+            "AND column_name <> 'id' AND is_generated = 'NEVER'",
+            row=Row,
+        )
+    ]
+    await db.execute(
+        f"INSERT INTO sessions (id, {', '.join(columns)}) SELECT gen_random_uuid(), {', '.join(columns)} "
+        "FROM sessions, generate_series(1, 1500) WHERE id = $1",
+        session,
+    )
+    await update_user(house.actor(Role.ADMIN), left.user_id, active=False, successor_id=heir.user_id)
+    assert len({row["session_id"] for row in await audited("session.succeed")}) == 1501
+    assert await db.fetchval("SELECT count(*) FROM sessions WHERE owner_id = $1", heir.user_id) == 1501
 
 
 async def test_people_may_go_while_sessions_change_hands(house: House) -> None:

@@ -289,6 +289,27 @@ async def test_people_are_told_of_what_they_get_and_once(
     assert len(told) == 1
 
 
+async def test_a_grant_that_is_raised_ends_by_what_the_policy_allows_now(
+    house: House, owner: Actor, guest: Actor, session: UUID
+) -> None:
+    [grant] = await share_session(owner, session, WRITE, users=[guest.user_id])  # type: ignore[list-item]
+    await update_sharing_policy(house.actor(Role.ADMIN), PolicyChanges(longest_grant_days=7))
+    # What is no more than before stays as it was given.
+    assert (await update_grant(owner, grant["id"], note="still"))["expires_at"] is None
+    assert (await update_grant(owner, grant["id"], level=AccessLevel.READ))["expires_at"] is None
+    raised = await update_grant(owner, grant["id"], level=AccessLevel.ADMIN)
+    week = datetime.now(UTC) + timedelta(days=7)
+    assert week - timedelta(minutes=5) < raised["expires_at"] <= week
+    # An end that is sooner stays, and one that is later than the policy lets does not.
+    soon = datetime.now(UTC) + timedelta(days=1)
+    await update_grant(owner, grant["id"], level=AccessLevel.READ, expires_at=soon)
+    assert (await update_grant(owner, grant["id"], level=AccessLevel.WRITE))["expires_at"] == soon
+    await update_sharing_policy(house.actor(Role.ADMIN), PolicyChanges(longest_grant_days=30))
+    await update_grant(owner, grant["id"], level=AccessLevel.READ, expires_at=soon + timedelta(days=20))
+    await update_sharing_policy(house.actor(Role.ADMIN), PolicyChanges(longest_grant_days=7))
+    assert (await update_grant(owner, grant["id"], level=AccessLevel.WRITE))["expires_at"] < week + timedelta(hours=1)
+
+
 async def test_the_policy_s_change_has_its_record(house: House) -> None:
     await update_sharing_policy(house.actor(Role.ADMIN), PolicyChanges(longest_grant_days=30))
     [record] = await audited("sharing_policy.update")

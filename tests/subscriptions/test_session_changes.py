@@ -183,3 +183,20 @@ async def test_who_loses_access_is_told_to_drop_the_session_and_nobody_else_hear
     # Who was away while it ended hears of it too.
     async with feed(guest, start) as changes:
         assert [(await anext(changes)).kind for _ in range(2)] == ["REMOVED", "CREATED"]
+
+
+async def test_what_happens_in_a_session_after_access_has_ended_is_not_told(house: House) -> None:
+    owner, guest = house.actor(Role.MEMBER), house.actor(Role.VIEWER)
+    assert guest.user_id is not None
+    session = await made(owner, "shared")
+    [grant] = await share_session(owner, session, Terms(AccessLevel.READ), users=[guest.user_id])
+    await revoke_grant(owner, grant["id"])
+    ago = "now() - interval '2 minutes'"
+    for ended in (f"revoked_at = {ago}", f"revoked_at = NULL, expires_at = {ago}"):
+        await db.execute(f"UPDATE grants SET {ended}")
+        start = await current_cursor(guest)
+        async with feed(guest, start) as changes:
+            await update_session(owner, session, SessionChanges(title=f"between us: {ended}"))
+            theirs = await made(guest, "their own")
+            change = await anext(changes)
+            assert (change.kind, change.session_id) == ("CREATED", theirs)
