@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TypeVar
 from uuid import UUID
 
 from core import clock, db
@@ -23,6 +24,22 @@ MOST_PENDING = 50_000
 
 RECORDS_AT_ONCE = 500
 
+Key = TypeVar("Key")
+
+
+@dataclass(slots=True)
+class _Reads:
+    """How often and when something was read."""
+
+    count: int
+    first: datetime
+    last: datetime
+
+    def add(self, other: _Reads) -> None:
+        self.count += other.count
+        self.first = min(self.first, other.first)
+        self.last = max(self.last, other.last)
+
 
 @dataclass(slots=True)
 class _Seen:
@@ -30,7 +47,7 @@ class _Seen:
 
     actor: Actor
     how: str
-    sessions: dict[UUID, int] = field(default_factory=dict)
+    sessions: dict[UUID, _Reads] = field(default_factory=dict)
 
 
 class Views:
@@ -39,7 +56,6 @@ class Views:
     def __init__(self) -> None:
         self._pending: dict[tuple[UUID, UUID | None], _Seen] = {}
         self._size = 0
-        self._since: datetime | None = None
         self._dropped = 0
 
     def note(self, actor: Actor, session_ids: Iterable[UUID], how: str) -> None:
@@ -53,13 +69,16 @@ class Views:
         seen = self._pending.get(key)
         if seen is None:
             seen = self._pending[key] = _Seen(actor, how)
-            if self._since is None:
-                self._since = clock.now()
-        counts = seen.sessions
-        before = len(counts)
+        sessions, now = seen.sessions, clock.now()
+        before = len(sessions)
         for id_ in session_ids:
-            counts[id_] = counts.get(id_, 0) + 1
-        self._size += len(counts) - before
+            reads = sessions.get(id_)
+            if reads is None:
+                sessions[id_] = _Reads(1, now, now)
+            else:
+                reads.count += 1
+                reads.last = now
+        self._size += len(sessions) - before
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -75,13 +94,13 @@ class Views:
 
     async def write(self) -> None:
         """Write what is noted now."""
-        pending, at = self._take()
+        pending = self._take()
         if not pending:
             return
         try:
-            await _write(pending, at)
+            await _write(pending)
         except BaseException:
-            self._put_back(pending, at)
+            self._put_back(pending)
             raise
 
     async def _write_always(self) -> None:
@@ -98,20 +117,29 @@ class Views:
             logger.error("%s reads of sessions were not recorded: too many wait to be written.", self._dropped)
             self._dropped = 0
 
-    def _take(self) -> tuple[list[_Seen], datetime]:
-        pending, at = list(self._pending.values()), self._since or clock.now()
-        self._pending, self._size, self._since = {}, 0, None
-        return pending, at
+    def _take(self) -> list[_Seen]:
+        pending = list(self._pending.values())
+        self._pending, self._size = {}, 0
+        return pending
 
-    def _put_back(self, pending: list[_Seen], at: datetime) -> None:
+    def _put_back(self, pending: list[_Seen]) -> None:
         newer = self._pending
-        self._pending, self._size, self._since = {}, 0, at
+        self._pending = {}
         for seen in [*pending, *newer.values()]:
             kept = self._pending.setdefault((seen.actor.user_id, seen.actor.credential_id), seen)  # type: ignore[arg-type]
             if kept is not seen:
-                for id_, count in seen.sessions.items():
-                    kept.sessions[id_] = kept.sessions.get(id_, 0) + count
+                for id_, reads in seen.sessions.items():
+                    _add(kept.sessions, id_, reads)
         self._size = sum(len(seen.sessions) for seen in self._pending.values())
+
+
+def _add(all_: dict[Key, _Reads], key: Key, reads: _Reads) -> None:
+    """Count these reads with those of the same key."""
+    found = all_.get(key)
+    if found is None:
+        all_[key] = _Reads(reads.count, reads.first, reads.last)
+    else:
+        found.add(reads)
 
 
 views = Views()
@@ -130,8 +158,10 @@ UNION ALL SELECT id, 'WEB' FROM web_sessions WHERE id = ANY($1)
 # In one order, so that two processes that write the same rows wait for each other and not both.
 _UPSERT = """
 INSERT INTO session_views (organization_id, session_id, user_id, credential_kind, hour, views, first_at, last_at)
-SELECT sessions.organization_id, sessions.id, seen.user_id, seen.kind, $5, seen.views, $6, $6
-FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::int[]) AS seen (session_id, user_id, kind, views)
+SELECT sessions.organization_id, sessions.id, seen.user_id, seen.kind,
+  date_trunc('hour', seen.first, 'UTC'), seen.views, seen.first, seen.last
+FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::int[], $5::timestamptz[], $6::timestamptz[])
+  AS seen (session_id, user_id, kind, views, first, last)
 JOIN sessions ON sessions.id = seen.session_id JOIN users ON users.id = seen.user_id
 ORDER BY sessions.id, seen.user_id, seen.kind
 ON CONFLICT (session_id, user_id, credential_kind, hour) DO UPDATE
@@ -141,26 +171,26 @@ RETURNING session_id, user_id, credential_kind, xmax::text = '0' AS added
 """
 
 
-async def _write(pending: list[_Seen], at: datetime) -> None:
+async def _write(pending: list[_Seen]) -> None:
     credentials = [seen.actor.credential_id for seen in pending if seen.actor.credential_id is not None]
     async with db.transaction() as tx:
         kinds = {row["id"]: row["kind"] for row in await tx.fetch(_KINDS, credentials, row=Row)}
-        counts: dict[tuple[UUID, UUID, str], int] = {}
+        all_: dict[tuple[UUID, UUID, str], _Reads] = {}
         first: dict[tuple[UUID, UUID, str], _Seen] = {}
         for seen in pending:
             kind = kinds.get(seen.actor.credential_id, "NONE")
-            for session_id, count in seen.sessions.items():
+            for session_id, reads in seen.sessions.items():
                 key = (session_id, seen.actor.user_id, kind)
-                counts[key] = counts.get(key, 0) + count  # type: ignore[index, arg-type]
+                _add(all_, key, reads)  # type: ignore[misc]
                 first.setdefault(key, seen)  # type: ignore[arg-type]
         rows = await tx.fetch(
             _UPSERT,
-            [session_id for session_id, _, _ in counts],
-            [user_id for _, user_id, _ in counts],
-            [kind for _, _, kind in counts],
-            list(counts.values()),
-            at.replace(minute=0, second=0, microsecond=0),
-            at,
+            [session_id for session_id, _, _ in all_],
+            [user_id for _, user_id, _ in all_],
+            [kind for _, _, kind in all_],
+            [reads.count for reads in all_.values()],
+            [reads.first for reads in all_.values()],
+            [reads.last for reads in all_.values()],
             row=Row,
         )
         added = [(row["session_id"], row["user_id"], row["credential_kind"]) for row in rows if row["added"]]

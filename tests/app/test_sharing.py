@@ -231,7 +231,7 @@ def test_circular_membership_cannot_be_said() -> None:
     team, member = types["Team"], types["TeamMemberInput"]
     assert isinstance(team, GraphQLObjectType)
     assert isinstance(member, GraphQLInputObjectType)
-    assert set(team.fields) == {"id", "name", "slug", "createdAt", "members"}
+    assert set(team.fields) == {"id", "name", "slug", "createdAt", "members", "activity"}
     assert str(team.fields["members"].type) == "UserConnection!"
     assert set(member.fields) == {"teamId", "userId"}
 
