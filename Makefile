@@ -19,7 +19,7 @@ test: environment-test
 	$(PYTHON_OF_VENV) -m ruff format --check .
 	$(PYTHON_OF_VENV) -m mypy
 	.venv/bin/lint-imports
-	$(PYTHON_OF_VENV) -m pytest
+	$(PYTHON_OF_VENV) -m pytest -n auto --maxprocesses=4 --dist=loadfile
 
 # Speed, measured on a seeded database.
 bench: environment-test

@@ -306,8 +306,8 @@ async def test_another_organisations_objects_are_nowhere_to_be_found(people: Peo
         ("ses_01k0000000000000000000000!", "BAD_INPUT"),
         ("../../etc/passwd", "BAD_INPUT"),
         ("x" * 10_000, "BAD_INPUT"),
-        (encode("run", new_id()), "NOT_FOUND"),
-        (encode("ses", new_id()), "NOT_FOUND"),
+        pytest.param(encode("run", new_id()), "NOT_FOUND", id="of a run"),
+        pytest.param(encode("ses", new_id()), "NOT_FOUND", id="of no session"),
     ],
 )
 async def test_ids_that_are_none_of_a_session(client: Client, id_: str, code: str) -> None:
