@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import tempfile
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -30,8 +32,10 @@ COUNT = "SELECT count(*) FROM kept"
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "home"
+def home() -> Iterator[Path]:
+    """Shorter than `tmp_path`, which leaves no room for a socket where tests run side by side."""
+    with tempfile.TemporaryDirectory(prefix="qd-") as folder:
+        yield Path(folder) / "home"
 
 
 def test_the_first_start_makes_a_database_and_later_starts_keep_it(home: Path) -> None:
