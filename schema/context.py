@@ -9,6 +9,7 @@ from typing import Any
 import strawberry
 from aiodataloader import DataLoader
 
+from core.futures import retrieved
 from core.permissions import Actor, Origin, signed_in
 
 BatchFunction = Callable[[Actor, Sequence[Any], dict[str, Any]], Awaitable[Sequence[Any]]]
@@ -37,7 +38,7 @@ class Context:
             loader = self._loaders[key] = _Batch(self.actor, function, args)
         # Siblings of a field that failed are cancelled; the batch is not theirs alone.
         result = loader.load(parent)
-        result.add_done_callback(_seen)
+        result.add_done_callback(retrieved)
         return asyncio.shield(result)
 
     def forget(self) -> None:
@@ -61,12 +62,6 @@ class _Batch(DataLoader[Any, Any]):
 
     async def batch_load_fn(self, keys: list[Any]) -> list[Any]:
         return list(await self._function(self._actor, keys, self._args))
-
-
-def _seen(future: asyncio.Future[Any]) -> None:
-    """An error that nobody waits for any more is not worth a line in the log."""
-    if not future.cancelled():
-        future.exception()
 
 
 def _frozen(value: Any) -> Hashable:

@@ -36,6 +36,7 @@ from graphql import (
 from graphql.validation.validate import ValidationAbortedError
 
 from core.errors import BadInput, LimitExceeded, QuarterdeckError, RateLimited
+from core.futures import retrieved
 from core.settings import Settings
 from schema.errors import as_graphql
 from schema.limits import page_variables
@@ -186,8 +187,7 @@ class Reader:
 
     def _read_it(self, text: str, task: asyncio.Task[Document]) -> None:
         del self._under_way[text]
-        if not task.cancelled():
-            task.exception()  # said already, to whoever waited
+        retrieved(task)
 
     def _timed(self, text: str, spent: list[float]) -> Document:
         started = time.thread_time()

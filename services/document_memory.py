@@ -13,6 +13,7 @@ from collections import OrderedDict
 from typing import Generic, TypeVar
 
 from core.errors import RateLimited
+from core.futures import retrieved
 from services.documents import retirements, texts_of
 
 MOST_CHARACTERS = 4_000_000
@@ -97,7 +98,7 @@ class DocumentMemory:
             if len(self._waiting) >= MOST_WAITING:
                 raise RateLimited("Too many documents are looked up. Try again shortly.", retryAfterSeconds=1)
             future = self._waiting[identifier] = asyncio.get_running_loop().create_future()
-            future.add_done_callback(_seen)
+            future.add_done_callback(retrieved)
             if self._asking is None or self._asking.done():
                 self._asking = asyncio.create_task(self._ask())
         return await asyncio.shield(future)
@@ -144,9 +145,3 @@ class DocumentMemory:
             self._known.clear()
             self._clearings += 1
             self._retirements = found
-
-
-def _seen(future: asyncio.Future[str | None]) -> None:
-    """Whoever asked may have gone before the answer came."""
-    if not future.cancelled():
-        future.exception()

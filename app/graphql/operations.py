@@ -8,6 +8,7 @@ from contextlib import aclosing
 
 from graphql import OperationType
 
+from core.futures import retrieved
 from schema.bodies import Body, failure
 from schema.context import Context
 from schema.execution import Graph, Prepared, Refused
@@ -53,5 +54,4 @@ async def _answer(graph: Graph, prepared: Prepared, context: Context) -> Body:
 
 def _ended(task: asyncio.Task[Body]) -> None:
     _mutations.discard(task)
-    if not task.cancelled():
-        task.exception()  # said already, to whom was there
+    retrieved(task)
