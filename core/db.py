@@ -93,6 +93,7 @@ def tortoise_config(
                     "models.annotations",
                     "models.notifications",
                     "models.handoffs",
+                    "models.templates",
                 ],
                 "migrations": "models.migrations",
                 "default_connection": "default",

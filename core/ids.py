@@ -37,6 +37,20 @@ PREFIXES = {
     "ShareLink": "lnk",
     "Notification": "ntf",
     "Handoff": "hof",
+    "SessionTemplate": "tpl",
+    "SessionTemplateVersion": "tpv",
+    "TemplateTest": "tpt",
+    "TemplateReview": "tpr",
+    "TemplateCategory": "tpc",
+    "TrustedPublisher": "pub",
+    "ModelPriceTable": "mpt",
+    "Budget": "bud",
+    "Monitor": "mon",
+    "MonitorIncident": "inc",
+    "AlertChannel": "alc",
+    "MonitorSilence": "sil",
+    "ReportDefinition": "rep",
+    "ReportRun": "rpr",
 }
 _KINDS = {prefix: kind for kind, prefix in PREFIXES.items()}
 

@@ -43,6 +43,14 @@ class Permission(StrEnum):
     MEMBERS_MANAGE = "MEMBERS_MANAGE"
     AUDIT_READ = "AUDIT_READ"
     NOTIFICATIONS_MANAGE = "NOTIFICATIONS_MANAGE"
+    TEMPLATES_READ = "TEMPLATES_READ"
+    TEMPLATES_WRITE = "TEMPLATES_WRITE"
+    TEMPLATES_SHARE = "TEMPLATES_SHARE"
+    METRICS_READ = "METRICS_READ"
+    METRICS_INGEST = "METRICS_INGEST"
+    MONITORS_MANAGE = "MONITORS_MANAGE"
+    BUDGETS_MANAGE = "BUDGETS_MANAGE"
+    REPORTS_MANAGE = "REPORTS_MANAGE"
 
 
 _VIEWER = frozenset(
@@ -52,6 +60,8 @@ _VIEWER = frozenset(
         Permission.TOOLS_READ,
         Permission.MEMBERS_READ,
         Permission.NOTIFICATIONS_MANAGE,
+        Permission.TEMPLATES_READ,
+        Permission.METRICS_READ,
     }
 )
 _MEMBER = _VIEWER | {
@@ -59,6 +69,11 @@ _MEMBER = _VIEWER | {
     Permission.SESSIONS_SHARE,
     Permission.ANNOTATIONS_WRITE,
     Permission.TOKENS_MANAGE,
+    Permission.TEMPLATES_WRITE,
+    Permission.TEMPLATES_SHARE,
+    Permission.METRICS_INGEST,
+    Permission.MONITORS_MANAGE,
+    Permission.REPORTS_MANAGE,
 }
 _ADMIN = frozenset(Permission)
 

@@ -34,6 +34,13 @@ class Visibility(StrEnum):
     ORGANIZATION = "ORGANIZATION"
 
 
+class SessionPurpose(StrEnum):
+    """What a session is for: lists show those of work."""
+
+    WORK = "WORK"
+    TEMPLATE_TEST = "TEMPLATE_TEST"
+
+
 class PermissionMode(StrEnum):
     """Which tool calls need a human's decision (the modes of the Claude Agent SDK)."""
 
@@ -140,6 +147,15 @@ class Session(Model):
     request_count = fields.IntField(default=0)
     cost_usd = fields.DecimalField(18, 9, null=True)
     cost_source = fields.CharField(20, null=True)
+    purpose = fields.CharEnumField(
+        SessionPurpose, max_length=20, default=SessionPurpose.WORK, db_default=SessionPurpose.WORK.value
+    )
+    template_version: Any = fields.ForeignKeyField(
+        "models.SessionTemplateVersion", related_name=False, null=True, on_delete=fields.SET_NULL
+    )
+    """What it was started from: it stays with this version, whatever is published later."""
+    template_parameters = JsonField(null=True)
+    """The values it was started with; a secret is the name of an environment variable."""
     created_at = fields.DatetimeField(auto_now_add=True)
     updated_at = fields.DatetimeField(auto_now_add=True)
     archived_at = fields.DatetimeField(null=True)

@@ -75,6 +75,14 @@ Permission = enum_type(
         "MEMBERS_MANAGE": "Add and change users, service accounts and teams, and the tokens of service accounts.",
         "AUDIT_READ": "Read the audit log.",
         "NOTIFICATIONS_MANAGE": "Read one's own notifications, mark them as read, and say how one wants to be told.",
+        "TEMPLATES_READ": "Read session templates, their versions and the catalogue.",
+        "TEMPLATES_WRITE": "Make, change, test and publish session templates, and review them.",
+        "TEMPLATES_SHARE": "Give others access to the templates that one manages, and take it away.",
+        "METRICS_READ": "Read metrics: one's own, or the organisation's for its admins.",
+        "METRICS_INGEST": "Send telemetry of agents that run elsewhere (OTLP).",
+        "MONITORS_MANAGE": "Make, change, silence and test monitors and where their alerts go.",
+        "BUDGETS_MANAGE": "Set budgets and prices of models.",
+        "REPORTS_MANAGE": "Define, run and download reports.",
     },
 )
 
