@@ -73,8 +73,17 @@ class Scope:
     condition: str
     args: Sequence[Any] = ()
     by_row: str | None = None
-    """The same condition with the same parameters, for statements that name their rows by id: it is asked of each row,
-    where `condition` may come to all that the actor sees. None where there is nothing to gain."""
+    """The condition for statements that name their rows by id: it is asked of each row, where `condition` may come to
+    all that the actor sees. It may also let through what is in no list. None where it would be the same."""
+    by_row_args: Sequence[Any] | None = None
+    """Its parameters, where they are not those of `condition`."""
+
+    @property
+    def of_row(self) -> tuple[str, Sequence[Any]]:
+        """The condition, and its parameters, for statements that name their rows by id."""
+        if self.by_row is None:
+            return self.condition, self.args
+        return self.by_row, self.args if self.by_row_args is None else self.by_row_args
 
 
 class Query:
@@ -92,5 +101,5 @@ class Query:
 
     def scope(self, scope: Scope, *, by_row: bool = False) -> str:
         """The scope's condition with its parameters numbered after those so far; `by_row` for some rows by id."""
-        condition = scope.by_row if by_row and scope.by_row is not None else scope.condition
-        return condition.format(*(self.arg(value) for value in scope.args))
+        condition, args = scope.of_row if by_row else (scope.condition, scope.args)
+        return condition.format(*(self.arg(value) for value in args))

@@ -12,6 +12,7 @@ from core.ids import new_id
 from core.permissions import Actor
 from models.base import JsonField, Row, Scope
 from models.sharing import GRANTED_SESSIONS, OPEN_TO_ORGANIZATION
+from models.templates import SessionTemplate, TemplateLevel
 
 
 class SessionStatus(StrEnum):
@@ -39,6 +40,12 @@ class SessionPurpose(StrEnum):
 
     WORK = "WORK"
     TEMPLATE_TEST = "TEMPLATE_TEST"
+
+
+OF_WORK = f"sessions.purpose = '{SessionPurpose.WORK.value}'"
+"""The condition on rows of sessions that are in lists, feeds and reports."""
+OF_NO_WORK = f"sessions.purpose <> '{SessionPurpose.WORK.value}'"
+"""The condition on the others, in the words of their index."""
 
 
 class PermissionMode(StrEnum):
@@ -175,21 +182,30 @@ class Session(Model):
         """Admins see their organisation's sessions; others their own, those open to the organisation, and those that
         they or their teams have been given access to.
 
+        Sessions of tests are in no list. They are reached by id, also by those who may edit the template.
+
         A union of indexed branches: `OR` would scan (20 times slower at 200,000 sessions).
         """
         if actor.is_admin:
-            return Scope("sessions.organization_id = {}", (actor.organization_id,))
+            return Scope(
+                f"sessions.organization_id = {{}} AND {OF_WORK}",
+                (actor.organization_id,),
+                by_row="sessions.organization_id = {}",
+            )
         seen = (
             "SELECT own.id FROM sessions own WHERE own.owner_id = {} "
             f"UNION ALL {OPEN_TO_ORGANIZATION} UNION ALL {GRANTED_SESSIONS}"
         )
         organization, user = actor.organization_id, actor.user_id
+        args = (organization, user, organization, organization, user, user)
+        tests = _of_editable_templates(actor)
         return Scope(
-            f"sessions.organization_id = {{}} AND sessions.id IN ({seen})",
-            (organization, user, organization, organization, user, user),
+            f"sessions.organization_id = {{}} AND {OF_WORK} AND sessions.id IN ({seen})",
+            args,
             # With a limit it stays a question of one row, which goes into each branch as an index condition.
             by_row="sessions.organization_id = {} AND "
-            f"(SELECT true FROM ({seen}) AS seen (id) WHERE seen.id = sessions.id LIMIT 1)",
+            f"(SELECT true FROM ({seen} UNION ALL {tests.condition}) AS seen (id) WHERE seen.id = sessions.id LIMIT 1)",
+            by_row_args=(*args, *tests.args),
         )
 
 
@@ -336,6 +352,17 @@ def in_visible_session(table: str, actor: Actor) -> Scope:
     return Scope(
         f"{table}.session_id IN (SELECT sessions.id FROM sessions WHERE {sessions.condition})",
         sessions.args,
-        by_row=sessions.by_row
-        and f"(SELECT true FROM sessions WHERE sessions.id = {table}.session_id AND {sessions.by_row})",
+        by_row=f"(SELECT true FROM sessions WHERE sessions.id = {table}.session_id AND {sessions.by_row})",
+        by_row_args=sessions.by_row_args,
+    )
+
+
+def _of_editable_templates(actor: Actor) -> Scope:
+    """The ids of sessions in which those templates are tested that the actor may edit."""
+    templates = SessionTemplate.visible_to(actor, TemplateLevel.EDIT)
+    return Scope(
+        "SELECT template_tests.session_id FROM template_tests "
+        "JOIN session_templates ON session_templates.id = template_tests.template_id "
+        f"WHERE {templates.by_row or templates.condition}",
+        templates.args,
     )

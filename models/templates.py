@@ -195,7 +195,11 @@ class TemplateTest(Model):
     session: Any = fields.ForeignKeyField("models.Session", related_name=False, null=True, on_delete=fields.SET_NULL)
     """The session in which it ran, in a directory of its own."""
     executor = fields.CharField(100, null=True)
+    """The worker that has it; its writes are refused once another value stands here."""
     lease_until = fields.DatetimeField(null=True)
+    """When another worker may have it; set also after the end, until its session is put away."""
+    attempt = fields.IntField(default=0, db_default=0)
+    """How often it was begun: it is begun anew where what it ran was lost with a worker."""
     started_by: Any = fields.ForeignKeyField("models.User", related_name=False, on_delete=fields.RESTRICT)
     created_at = fields.DatetimeField(auto_now_add=True)
     started_at = fields.DatetimeField(null=True)

@@ -19,7 +19,7 @@ from core.paging import cut, decode_cursor, encode_cursor, not_a_cursor, page_si
 from core.permissions import Actor, Permission, Role
 from models.base import Query, Row
 from models.identity import UserRow
-from models.sessions import Session, SessionRow, Visibility
+from models.sessions import Session, SessionPurpose, SessionRow, Visibility
 from models.sharing import SESSION, AccessLevel, Allowance, GrantRow
 from resolvers import reading
 from resolvers.sharing import seen_session
@@ -132,11 +132,12 @@ async def people_of_reports(actor: Actor, reports: Sequence[AccessReport], args:
 
 
 async def _session(actor: Actor, session_id: UUID) -> SessionRow:
-    if not actor.may(Permission.AUDIT_READ):
+    if actor.may(Permission.AUDIT_READ):
+        found: SessionRow | None = await reading.find("sessions", SessionRow, Session.visible_to(actor), session_id)
+    else:
         actor.require(Permission.SESSIONS_READ)
-        return await seen_session(actor, session_id, managing=True)
-    found: SessionRow | None = await reading.find("sessions", SessionRow, Session.visible_to(actor), session_id)
-    if found is None:
+        found = await seen_session(actor, session_id, managing=True)
+    if found is None or found["purpose"] != SessionPurpose.WORK:
         raise NotFound("There is no such session, or you may not see it.", field="sessionId")
     return found
 

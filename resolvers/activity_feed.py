@@ -20,7 +20,7 @@ from models import activity_feed as models
 from models.activity_feed import COLUMNS, INDEXED, RARE, ActivityKind, ActivityRow, Event, in_team
 from models.base import Query, Row, Scope
 from models.identity import Team, TeamRow, User, UserRow
-from models.sessions import MessageRow, Session, SessionRow, in_visible_session
+from models.sessions import OF_NO_WORK, MessageRow, Session, SessionRow, in_visible_session
 from resolvers import reading
 from resolvers.reading import Batch, needing
 
@@ -214,14 +214,15 @@ async def _are_few(scope: Scope) -> bool:
 
 
 def _seen(actor: Actor, query: Query, *, few: bool, of_team: str | None = None) -> list[str]:
-    """That events are of sessions that the actor may see. An admin's, without a team, need no look at the sessions.
+    """That events are of sessions that the actor may see. An admin's, without a team, are all but those of tests.
 
     Few sessions are a set to join with. Of many it is asked for each event along the index, until the page is full;
     OFFSET keeps the planner from making a set of these too.
     """
     found = [f"session_events.organization_id = {query.arg(actor.organization_id)}"]
     if actor.is_admin and of_team is None:
-        return found
+        of_tests = f"SELECT FROM sessions WHERE sessions.id = session_events.session_id AND {OF_NO_WORK}"
+        return [*found, f"NOT EXISTS ({of_tests})"]
     sessions = query.scope(Session.visible_to(actor)) + (f" AND {in_team(of_team)}" if of_team else "")
     if few:
         found.append(f"session_events.session_id IN (SELECT sessions.id FROM sessions WHERE {sessions})")

@@ -19,7 +19,8 @@ Batch = Callable[[Actor, Sequence[Any], dict[str, Any]], Awaitable[list[Any]]]
 
 async def find(table: str, row: type[Row], scope: Scope, id_: UUID) -> Any:
     """The row with this id, or None."""
-    return await db.fetchrow(_find(table, scope.by_row or scope.condition, len(scope.args)), id_, *scope.args, row=row)
+    condition, args = scope.of_row
+    return await db.fetchrow(_find(table, condition, len(args)), id_, *args, row=row)
 
 
 @lru_cache(512)

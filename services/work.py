@@ -24,7 +24,7 @@ from core.permissions import Actor
 from models.activity_feed import may_be_activity
 from models.base import Query
 from models.notifications import NotificationKind
-from models.sessions import Session, SessionRow
+from models.sessions import Session, SessionPurpose, SessionRow
 from models.sharing import AccessLevel
 from services import audit
 from services.notifications import telling
@@ -85,7 +85,8 @@ class Work:
     ) -> None:
         """Tell people, in this transaction: `title` is one line, `subject` the (type, id) it is about. Whoever acts is
         not told of it, nor is anybody who may not see the session that this write is about."""
-        self._notices.append(telling.Notice(kind, list(user_ids), title, body, subject))
+        if self._is_of_work:
+            self._notices.append(telling.Notice(kind, list(user_ids), title, body, subject))
 
     # -- sessions
 
@@ -184,8 +185,13 @@ class Work:
 
     def session_changed(self, kind: str) -> None:
         """Tell those who watch lists of sessions: CREATED, UPDATED or REMOVED."""
-        if kind not in self._changes:
+        if kind not in self._changes and self._is_of_work:
             self._changes.append(kind)
+
+    @property
+    def _is_of_work(self) -> bool:
+        """Whether others are told of it: what happens in a template's test is in the test's report alone."""
+        return self.session is None or self.session["purpose"] == SessionPurpose.WORK
 
     def _hold(self, row: SessionRow) -> None:
         assert self.session is None, "a write holds one session"
@@ -228,7 +234,7 @@ class Work:
             bus = parts().bus
             if self._events:
                 await bus.publish(session_channel(self.session["id"]), {"seq": self._next_seq})
-                if any(may_be_activity(event[4], event[5]) for event in self._events):
+                if self._is_of_work and any(may_be_activity(event[4], event[5]) for event in self._events):
                     await bus.publish(activity_channel(self.session["organization_id"]), {"activity": True})
             if self._changes:
                 await bus.publish(organization_channel(self.session["organization_id"]), {"changed": True})

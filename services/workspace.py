@@ -186,7 +186,7 @@ async def _root(actor: Actor, session_id: UUID) -> Path:
     query = Query()
     row = await db.fetchrow(
         f"SELECT id, organization_id FROM sessions WHERE sessions.id = {query.arg(session_id)} "
-        f"AND {query.scope(Session.visible_to(actor))}",
+        f"AND {query.scope(Session.visible_to(actor), by_row=True)}",
         *query.args,
         row=SessionRow,
     )

@@ -105,7 +105,7 @@ async def _begins_with_event(actor: Actor, session_id: UUID, after: str | None) 
     query = Query()
     last = await db.fetchval(
         f"SELECT last_event_seq FROM sessions WHERE id = {query.arg(session_id)} "
-        f"AND {query.scope(Session.visible_to(actor))}",
+        f"AND {query.scope(Session.visible_to(actor), by_row=True)}",
         *query.args,
     )
     if last is None:

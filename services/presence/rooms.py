@@ -190,7 +190,8 @@ presence = Presence()
 async def _may_see(actor: Actor, session_id: UUID) -> bool:
     query = Query()
     found = await db.fetchval(
-        f"SELECT 1 FROM sessions WHERE id = {query.arg(session_id)} AND {query.scope(Session.visible_to(actor))}",
+        f"SELECT 1 FROM sessions WHERE id = {query.arg(session_id)} "
+        f"AND {query.scope(Session.visible_to(actor), by_row=True)}",
         *query.args,
     )
     return bool(found)

@@ -36,7 +36,7 @@ async def interrupt_run(actor: Actor, run_id: UUID) -> RunRow:
         query = Query()
         found = await work.tx.fetchrow(
             f"SELECT runs.session_id FROM runs WHERE runs.id = {query.arg(run_id)} "
-            f"AND {query.scope(in_visible_session('runs', actor))}",
+            f"AND {query.scope(in_visible_session('runs', actor), by_row=True)}",
             *query.args,
         )
         if found is None:

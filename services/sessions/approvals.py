@@ -43,7 +43,7 @@ async def decide_approval(
         query = Query()
         session_id = await work.tx.fetchval(
             f"SELECT approvals.session_id FROM approvals WHERE approvals.id = {query.arg(approval_id)} "
-            f"AND {query.scope(in_visible_session('approvals', actor))}",
+            f"AND {query.scope(in_visible_session('approvals', actor), by_row=True)}",
             *query.args,
         )
         if session_id is None:

@@ -104,7 +104,8 @@ def _record_at_source(work: Work, source: SessionRow, fork: SessionRow) -> None:
 async def _visible(work: Work, session_id: UUID) -> SessionRow:
     query = Query()
     row = await work.tx.fetchrow(
-        f"SELECT * FROM sessions WHERE id = {query.arg(session_id)} AND {query.scope(Session.visible_to(work.actor))}",
+        f"SELECT * FROM sessions WHERE id = {query.arg(session_id)} "
+        f"AND {query.scope(Session.visible_to(work.actor), by_row=True)}",
         *query.args,
         row=SessionRow,
     )

@@ -248,7 +248,8 @@ async def read_in(work: Work, session_id: UUID) -> SessionRow:
 async def _fresh(actor: Actor, session_id: UUID) -> SessionRow:
     query = Query()
     row = await db.fetchrow(
-        f"SELECT * FROM sessions WHERE id = {query.arg(session_id)} AND {query.scope(Session.visible_to(actor))}",
+        f"SELECT * FROM sessions WHERE id = {query.arg(session_id)} "
+        f"AND {query.scope(Session.visible_to(actor), by_row=True)}",
         *query.args,
         row=SessionRow,
     )

@@ -85,7 +85,7 @@ async def _lock(work: Work, message_id: UUID) -> MessageRow:
     query = Query()
     session_id = await work.tx.fetchval(
         f"SELECT session_id FROM messages WHERE id = {query.arg(message_id)} "
-        f"AND {query.scope(in_visible_session('messages', work.actor))}",
+        f"AND {query.scope(in_visible_session('messages', work.actor), by_row=True)}",
         *query.args,
     )
     if session_id is None:
