@@ -224,6 +224,16 @@ class RuntimeSession(Protocol):
     async def close(self) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class ModelCheck:
+    """What is known of a model before it is used."""
+
+    problem: str | None = None
+    """Why it cannot be used; None where nothing is known against it."""
+    priced: bool | None = None
+    """Whether its price is known, without which no budget can be kept; None where only its provider can tell."""
+
+
 class Runtime(Protocol):
     """A kind of agent: `script`, `pydantic_ai`, `claude`."""
 
@@ -239,6 +249,14 @@ class Runtime(Protocol):
 
     def validate_options(self, extra: Mapping[str, Any]) -> None:
         """Refuse further options that the runtime does not know (BadInput with fields), before they are stored."""
+        ...
+
+    def built_in_tools(self) -> frozenset[str] | None:
+        """The names of the tools that sessions have beside those of their servers; None where it cannot be known."""
+        ...
+
+    async def check_model(self, name: str | None) -> ModelCheck | None:
+        """What is known of a model, or of the one that sessions use which name none; None for a runtime without."""
         ...
 
     async def start(self, config: RuntimeConfig, hooks: Hooks, state: RuntimeState | None) -> RuntimeSession: ...

@@ -14,7 +14,7 @@ from typing import Any
 
 from core.errors import BadInput, Unavailable
 from core.settings import Settings
-from integrations.agents.base import Hooks, RuntimeConfig, RuntimeSession, RuntimeState
+from integrations.agents.base import Hooks, ModelCheck, RuntimeConfig, RuntimeSession, RuntimeState
 from integrations.agents.claude_options import ClaudeOptions
 from integrations.agents.tools.toolbox import Toolbox
 from integrations.mcp.base import McpServers
@@ -47,6 +47,14 @@ class ClaudeRuntime:
 
     def validate_options(self, extra: Mapping[str, Any]) -> None:
         ClaudeOptions.read(extra)
+
+    def built_in_tools(self) -> frozenset[str] | None:
+        # Claude Code has its own, other ones with each version.
+        return None
+
+    async def check_model(self, name: str | None) -> ModelCheck | None:
+        # Claude Code knows its models and their prices, and has a default.
+        return ModelCheck()
 
     async def start(self, config: RuntimeConfig, hooks: Hooks, state: RuntimeState | None) -> RuntimeSession:
         works, reason = self.available()

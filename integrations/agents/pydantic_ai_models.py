@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from pydantic_ai.providers.openai import OpenAIProvider
 
 from core.errors import Unavailable
 from core.settings import Settings
+from integrations.agents.base import ModelCheck
 from integrations.agents.redaction import redacted
 
 _OPENAI = ("openai", "openai-chat", "openai-responses")
@@ -62,6 +64,18 @@ def open_model(name: str, settings: Settings) -> OpenModel:
         return OpenModel(infer_model(name, provide), http)
     except (UserError, ValueError, ImportError) as error:
         raise Unavailable(f"The model {name!r} cannot be used: {redacted(str(error), settings)}") from error
+
+
+def check_model(name: str, settings: Settings) -> ModelCheck:
+    """What is known of a model; its provider is not asked. To be called in a thread of its own."""
+    try:
+        opened = open_model(name, settings)
+    except Unavailable as error:
+        return ModelCheck(error.message)
+    try:
+        return ModelCheck(priced=has_price(opened.model))
+    finally:
+        asyncio.run(opened.close())
 
 
 def has_price(model: Model) -> bool:

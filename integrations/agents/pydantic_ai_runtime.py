@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,9 +10,9 @@ from pydantic import Field
 
 from core.errors import BadInput
 from core.settings import Settings
-from integrations.agents.base import Hooks, RuntimeConfig, RuntimeSession, RuntimeState
+from integrations.agents.base import Hooks, ModelCheck, RuntimeConfig, RuntimeSession, RuntimeState
 from integrations.agents.options import ExtraOptions
-from integrations.agents.tools.toolbox import Toolbox
+from integrations.agents.tools.toolbox import Toolbox, built_in_names
 from integrations.mcp.base import McpServers
 from integrations.sandbox.base import Sandbox
 
@@ -54,6 +55,20 @@ class PydanticAiRuntime:
 
     def validate_options(self, extra: Mapping[str, Any]) -> None:
         PydanticAiOptions.read(extra)
+
+    def built_in_tools(self) -> frozenset[str] | None:
+        return built_in_names(self._settings, self._sandbox)
+
+    async def check_model(self, name: str | None) -> ModelCheck | None:
+        # As with `start`: importing takes its time, which others need not wait for.
+        return await asyncio.to_thread(self._check_model, name or self._settings.default_model)
+
+    def _check_model(self, name: str | None) -> ModelCheck:
+        from integrations.agents.pydantic_ai_models import check_model
+
+        if name is None:
+            return ModelCheck("No model is named, and QUARTERDECK_DEFAULT_MODEL is not set.")
+        return check_model(name, self._settings)
 
     async def start(self, config: RuntimeConfig, hooks: Hooks, state: RuntimeState | None) -> RuntimeSession:
         # The providers' libraries take longer to import than everything else of a start.

@@ -17,6 +17,7 @@ from core.settings import Settings
 from integrations.agents.base import (
     Decision,
     Hooks,
+    ModelCheck,
     Outcome,
     RunEnded,
     RuntimeConfig,
@@ -35,7 +36,7 @@ from integrations.agents.base import (
 from integrations.agents.interruption import Interruption, StopRequestedError
 from integrations.agents.options import ExtraOptions
 from integrations.agents.playbook import Script, Step, parse, saved, substitute, unmet
-from integrations.agents.tools.toolbox import Granted, Refused, Toolbox, Undecided, result_text
+from integrations.agents.tools.toolbox import Granted, Refused, Toolbox, Undecided, built_in_names, result_text
 from integrations.mcp.base import McpServers
 from integrations.sandbox.base import Sandbox
 
@@ -63,6 +64,12 @@ class ScriptRuntime:
 
     def validate_options(self, extra: Mapping[str, Any]) -> None:
         ExtraOptions.read(extra)
+
+    def built_in_tools(self) -> frozenset[str] | None:
+        return built_in_names(self._settings, self._sandbox)
+
+    async def check_model(self, name: str | None) -> ModelCheck | None:
+        return None
 
     async def start(self, config: RuntimeConfig, hooks: Hooks, state: RuntimeState | None) -> RuntimeSession:
         toolbox = Toolbox(config, hooks, servers=self._servers, sandbox=self._sandbox, settings=self._settings)

@@ -10,6 +10,7 @@ from typing import Any
 from integrations.agents.base import (
     Decision,
     Hooks,
+    ModelCheck,
     Outcome,
     RunEnded,
     RuntimeConfig,
@@ -51,6 +52,12 @@ class Puppet:
 
     def validate_options(self, extra: Mapping[str, Any]) -> None:
         pass
+
+    def built_in_tools(self) -> frozenset[str] | None:
+        return None
+
+    async def check_model(self, name: str | None) -> ModelCheck | None:
+        return None
 
     async def start(self, config: RuntimeConfig, hooks: Hooks, state: RuntimeState | None) -> RuntimeSession:
         return _Session(self, hooks)

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from core.errors import QuarterdeckError
@@ -63,6 +64,12 @@ class Undecided:
 
 
 Answer = Granted | Refused | Undecided
+
+
+def built_in_names(settings: Settings, sandbox: Sandbox) -> frozenset[str]:
+    """The names of the tools that every session has."""
+    nowhere = Workspace(Path("."), settings, sandbox, {})
+    return frozenset(tool.name for tool in [*file_tools(nowhere), *program_tools(nowhere)])
 
 
 class Toolbox:
