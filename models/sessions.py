@@ -233,6 +233,8 @@ class Run(Model):
     segment = fields.IntField(default=1)
     """Counts the stretches of work between decisions; with the id it names one queued job."""
     started_by: Any = fields.ForeignKeyField("models.User", related_name=False, on_delete=fields.RESTRICT)
+    model = fields.CharField(200, null=True)
+    """The session's when the run's last segment began: what it did is counted under this model."""
     executor = fields.CharField(100, null=True)
     """The worker that holds the run; its writes are refused once another value stands here."""
     interrupt_requested_at = fields.DatetimeField(null=True)

@@ -215,10 +215,12 @@ async def _claim(job: Job) -> tuple[RunRow, SessionRow, Actor] | None:
             await end_run(work, run, RunStatus.FAILED, error_code=error.code.value, error_message=error.message)
             return None
         await work.tx.execute(
-            "UPDATE runs SET status = 'RUNNING', executor = $2, started_at = coalesce(started_at, $3) WHERE id = $1",
+            "UPDATE runs SET status = 'RUNNING', executor = $2, started_at = coalesce(started_at, $3), model = $4 "
+            "WHERE id = $1",
             run["id"],
             executor,
             work.at,
+            session["model"],
         )
         work.emit(
             "RUN_STARTED",
