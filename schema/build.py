@@ -32,6 +32,8 @@ from schema.session_writes import SessionLiveQuery, SessionMutation, SessionSubs
 from schema.sessions import SessionQuery
 from schema.sharing_policy import SharingPolicyMutation
 from schema.sharing_writes import SharingMutation, SharingQuery
+from schema.template_writes import TemplateMutation
+from schema.templates import TemplateQuery
 from schema.workspace import WorkspaceQuery
 from schema.workspace_stream import WorkspaceSubscription
 
@@ -46,6 +48,7 @@ QUERIES: Sequence[type] = (
     AnnotationQuery,
     ScoreQuery,
     McpServerQuery,
+    TemplateQuery,
     EnvironmentQuery,
     ActivityQuery,
     ActivityFeedQuery,
@@ -62,6 +65,7 @@ MUTATIONS: Sequence[type] = (
     NotificationMutation,
     PresenceMutation,
     McpServerMutation,
+    TemplateMutation,
     EnvironmentMutation,
 )
 SUBSCRIPTIONS: Sequence[type] = (

@@ -12,7 +12,7 @@ from core.errors import NotFound
 from core.ids import split
 from core.permissions import Actor, Permission
 from resolvers import annotations as annotation_reads
-from resolvers import audit, environment, handoffs, identity, mcp_servers, notifications, sessions, sharing
+from resolvers import audit, environment, handoffs, identity, mcp_servers, notifications, sessions, sharing, templates
 from schema.fields import Info, Node, query
 
 Read = Callable[[Actor, UUID], Awaitable[Any]]
@@ -38,6 +38,8 @@ READS: dict[str, tuple[Permission, Read]] = {
     "pat": (Permission.TOKENS_MANAGE, identity.access_token),
     "web": (Permission.TOKENS_MANAGE, identity.web_session),
     "ntf": (Permission.NOTIFICATIONS_MANAGE, notifications.notification),
+    "tpl": (Permission.TEMPLATES_READ, templates.template),
+    "tpv": (Permission.TEMPLATES_READ, templates.version),
     "hof": (Permission.SESSIONS_READ, handoffs.handoff),
 }
 

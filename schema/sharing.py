@@ -33,11 +33,12 @@ AccessLevel = enum_type(
 AccessReasonKind = enum_type(
     access.AccessReasonKind,
     {
-        "OWNER": "The session is theirs.",
+        "OWNER": "It is theirs.",
+        "OWNER_TEAM": "It is a template that a team of theirs owns.",
         "ORGANIZATION_ADMIN": "They are owner or admin of the organisation.",
         "GRANT": "It was shared with them.",
         "TEAM_GRANT": "It was shared with a team that they are in.",
-        "ORGANIZATION": "The session is open to the organisation.",
+        "ORGANIZATION": "It is open to the organisation.",
     },
 )
 

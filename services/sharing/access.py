@@ -16,9 +16,10 @@ from models.sharing import SESSION, AccessLevel
 
 
 class AccessReasonKind(StrEnum):
-    """What gives somebody access to a session."""
+    """What gives somebody access to a session or a template."""
 
     OWNER = "OWNER"
+    OWNER_TEAM = "OWNER_TEAM"
     ORGANIZATION_ADMIN = "ORGANIZATION_ADMIN"
     GRANT = "GRANT"
     TEAM_GRANT = "TEAM_GRANT"

@@ -11,7 +11,8 @@ from tests.services.identity_help import House, a_house
 
 async def a_full_house(name: str = "Acme", *, sessions: int = 12, messages: int = 8) -> House:
     """`sessions` sessions of all four members with `messages` messages each, runs, tool executions, approvals,
-    MCP servers, environment variables and teams, grants and links, annotations and scores."""
+    MCP servers, environment variables and teams, grants and links, annotations and scores, and templates with
+    versions."""
     house = await a_house(name)
     users = [house.users[role]["id"] for role in Role]
     organization = house.organization_id
@@ -168,7 +169,51 @@ async def a_full_house(name: str = "Acme", *, sessions: int = 12, messages: int 
         organization,
         messages,
     )
+    await _make_templates(house, users)
     return house
+
+
+async def _make_templates(house: House, users: list[UUID]) -> None:
+    """Templates of all four members with three versions each; sessions started from some of them."""
+    organization = house.organization_id
+    await db.execute(
+        """
+        INSERT INTO session_templates (id, organization_id, name, title, summary, icon, category, labels, owner_id,
+            organization_level, draft, draft_digest, draft_revision, draft_updated_by_id, draft_updated_at,
+            latest_version, deprecated_at, deprecation_note, listed_at, use_count, rating_count, rating_sum,
+            created_by_id, created_at, updated_at)
+        SELECT gen_random_uuid(), $1, 'template-' || n, 'Template ' || n, 'What it is for', CASE WHEN n % 2 = 0 THEN '🔎' END,
+            (ARRAY['development', 'security-audit'])[1 + n % 2], jsonb_build_object('team', 'blue'),
+            ($2::uuid[])[1 + n % 4], (ARRAY[NULL, 'VIEW', 'USE', 'EDIT'])[1 + n % 4],
+            jsonb_build_object('systemPrompt', 'Say {{ word }}', 'messages', jsonb_build_array('Go'), 'parameters',
+                '{"type": "object", "properties": {"word": {"type": "string"}}}'::jsonb), repeat('a', 64), n + 1,
+            ($2::uuid[])[1 + n % 4], now(), 3, CASE WHEN n = 3 THEN now() END, CASE WHEN n = 3 THEN 'Old' END,
+            CASE WHEN n % 3 > 0 THEN now() END, n, 1, 4, ($2::uuid[])[1 + n % 4], now() - n * interval '1 hour', now()
+        FROM generate_series(0, 5) AS n
+        """,
+        organization,
+        users,
+    )
+    await db.execute(
+        """
+        UPDATE session_templates SET replaced_by_id = other.id FROM session_templates other
+        WHERE session_templates.organization_id = $1 AND session_templates.deprecated_at IS NOT NULL
+            AND other.organization_id = $1 AND other.name = 'template-2'
+        """,
+        organization,
+    )
+    await db.execute(
+        """
+        INSERT INTO session_template_versions (id, organization_id, template_id, number, spec, digest, message,
+            author_id, created_at, rolled_back_to, untested_reason, deprecated_at, deprecation_note,
+            replacement_version, use_count)
+        SELECT gen_random_uuid(), organization_id, id, n, draft, repeat(n::text, 64), 'Version ' || n, owner_id, now(),
+            CASE WHEN n = 3 THEN 1 END, CASE WHEN n = 2 THEN 'It is urgent' END, CASE WHEN n = 1 THEN now() END,
+            CASE WHEN n = 1 THEN 'Old' END, CASE WHEN n = 1 THEN 2 END, n
+        FROM session_templates, generate_series(1, 3) AS n WHERE organization_id = $1
+        """,
+        organization,
+    )
 
 
 async def _annotate(house: House, users: list[UUID]) -> None:
