@@ -182,8 +182,9 @@ async def _make_templates(house: House, users: list[UUID]) -> None:
             organization_level, draft, draft_digest, draft_revision, draft_updated_by_id, draft_updated_at,
             latest_version, deprecated_at, deprecation_note, listed_at, use_count, rating_count, rating_sum,
             created_by_id, created_at, updated_at)
-        SELECT gen_random_uuid(), $1, 'template-' || n, 'Template ' || n, 'What it is for', CASE WHEN n % 2 = 0 THEN '🔎' END,
-            (ARRAY['development', 'security-audit'])[1 + n % 2], jsonb_build_object('team', 'blue'),
+        SELECT gen_random_uuid(), $1, 'template-' || n, 'Template ' || n, 'What it is for',
+            CASE WHEN n % 2 = 0 THEN '🔎' END, (ARRAY['development', 'security-audit'])[1 + n % 2],
+            jsonb_build_object('team', 'blue'),
             ($2::uuid[])[1 + n % 4], (ARRAY[NULL, 'VIEW', 'USE', 'EDIT'])[1 + n % 4],
             jsonb_build_object('systemPrompt', 'Say {{ word }}', 'messages', jsonb_build_array('Go'), 'parameters',
                 '{"type": "object", "properties": {"word": {"type": "string"}}}'::jsonb), repeat('a', 64), n + 1,
