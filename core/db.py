@@ -7,7 +7,7 @@ may be used on them.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar, overload
@@ -293,6 +293,12 @@ class Transaction:
     async def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         _note(sql)
         await self._connection.executemany(sql, rows)
+
+    async def copy(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """Add rows by COPY. What breaks a constraint undoes these rows alone: the transaction can go on."""
+        _note(f"COPY {table}")
+        async with self._connection.transaction():
+            await self._connection.copy_records_to_table(table, columns=columns, records=rows)
 
     @property
     def _connection(self) -> asyncpg.Connection:

@@ -117,6 +117,13 @@ class Settings(BaseSettings):
         10, ge=0, le=10_080, description="Minutes in which a handoff that was accepted can be undone."
     )
 
+    metrics_raw_days: int = Field(90, ge=1, le=36_500, description="Days for which facts are kept one by one.")
+    metrics_minute_days: int = Field(30, ge=1, le=36_500, description="Days for which figures are kept by minute.")
+    metrics_hour_days: int = Field(400, ge=1, le=36_500, description="Days for which figures are kept by hour.")
+    metrics_day_days: int | None = Field(
+        None, ge=1, le=36_500, description="Days for which figures are kept by day; without it, for ever."
+    )
+
     @field_validator("bus_url")
     @classmethod
     def _known_bus(cls, url: SecretStr) -> SecretStr:

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import asyncpg
 import httpx
 import pytest
 
@@ -46,6 +47,50 @@ def migrated(postgres: TestServer) -> Iterator[str]:
     asyncio.run(prepare_database(url))
     yield url
     postgres.drop_database(url)
+
+
+@pytest.fixture(scope="session")
+def migrated_plain(postgres: TestServer) -> Iterator[str]:
+    """As `migrated`, as on a server that has no TimescaleDB."""
+    url = postgres.create_database()
+    asyncio.run(_without_timescaledb(url))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("models.migrate._add_timescaledb", _nothing_to_add)
+        asyncio.run(prepare_database(url))
+    yield url
+    postgres.drop_database(url)
+
+
+async def _without_timescaledb(url: str) -> None:
+    connection = await asyncpg.connect(url)
+    await connection.execute("DROP EXTENSION IF EXISTS timescaledb CASCADE")
+    await connection.close()
+
+
+async def _nothing_to_add(url: str) -> None:
+    pass
+
+
+@pytest.fixture(params=["migrated", "migrated_plain"], ids=["timescaledb", "plain"])
+def metric_url(request: pytest.FixtureRequest, postgres: TestServer) -> Iterator[str]:
+    """As `database_url`, on a server with TimescaleDB and on one without it."""
+    url = postgres.create_database(template=request.getfixturevalue(request.param))
+    yield url
+    postgres.drop_database(url)
+
+
+@pytest.fixture
+async def metric_database(tmp_path: Path, metric_url: str) -> AsyncIterator[Program]:
+    """As `database`, on a server with TimescaleDB and on one without it."""
+    settings = Settings(
+        home=tmp_path,
+        database_url=metric_url,  # type: ignore[arg-type]
+        secret_key="tests-only-" + "k" * 40,  # type: ignore[arg-type]
+        database_pool_size=5,
+        allow_private_networks=True,
+    )
+    async with connected(settings, metric_url) as program:
+        yield program
 
 
 @pytest.fixture
