@@ -10,7 +10,7 @@ from tortoise.models import Model
 
 from core.ids import new_id
 from core.permissions import Actor
-from models.base import JsonField, Row, Scope
+from models.base import JsonField, Row, Scope, TextArrayField
 from models.sharing import GRANTED_SESSIONS, OPEN_TO_ORGANIZATION
 from models.templates import SessionTemplate, TemplateLevel
 
@@ -216,6 +216,8 @@ class SessionMcpServer(Model):
     session: Any = fields.ForeignKeyField("models.Session", related_name=False, on_delete=fields.CASCADE)
     mcp_server: Any = fields.ForeignKeyField("models.McpServer", related_name=False, on_delete=fields.RESTRICT)
     position = fields.IntField(default=0)
+    allowed_tools = TextArrayField(null=True)
+    """By the server's own names of them."""
 
     class Meta:
         table = "session_mcp_servers"
@@ -346,6 +348,18 @@ class RuntimeStateRecord(Model):
 
     class Meta:
         table = "runtime_states"
+
+
+class SessionSeed(Model):
+    """What has to be put into a session's working directory before its next run; removed once it is there."""
+
+    session_id = fields.UUIDField(primary_key=True)
+    """Its foreign key is in the migrations, as that of RuntimeStateRecord."""
+    seed = JsonField(default=dict)
+    """In the shape of services.templates.spec.Seed."""
+
+    class Meta:
+        table = "session_seeds"
 
 
 def in_visible_session(table: str, actor: Actor) -> Scope:

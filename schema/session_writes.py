@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from datetime import datetime
-from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -33,6 +32,7 @@ from schema.fields import (
     subscription,
 )
 from schema.scalars import Cursor
+from schema.session_options import SessionOptionsInput
 from schema.sessions import (
     Approval,
     Filter,
@@ -47,7 +47,7 @@ from schema.sessions import (
 )
 from services.runs import endings
 from services.sessions import approvals, forking, lifecycle, messages
-from services.sessions.options import SessionOptions, check_options
+from services.sessions.options import SessionOptions
 from subscriptions import session_changes as changes
 from subscriptions import sessions as streams
 
@@ -118,73 +118,6 @@ enum_type(
         "from your list if it is there.",
     },
 )
-
-
-@input_type
-class SubagentInput:
-    """A subagent that the runtime may call by name."""
-
-    name: str = strawberry.field(description="Lower-case letters, digits and hyphens.")
-    description: str = strawberry.field(description="When to use it.")
-    prompt: str = strawberry.field(description="Its system prompt.")
-    tools: list[str] | None = strawberry.field(
-        default=None, description="Its tools; all of the session's where left out."
-    )
-    model: str | None = strawberry.field(default=None, description="Its model; the session's where left out.")
-
-
-@input_type
-class SessionOptionsInput:
-    """What a session is started with. Names and meaning follow the Claude Agent SDK; other runtimes use what they
-    can."""
-
-    allowed_tools: list[str] = strawberry.field(
-        default_factory=list,
-        description="Tools that run without a decision: names, or patterns with `*` as in `git.*`.",
-    )
-    disallowed_tools: list[str] = strawberry.field(
-        default_factory=list, description="Tools that never run; patterns too."
-    )
-    max_turns: int | None = strawberry.field(
-        default=None, description="Most turns of the model in one run, 1 to 1,000."
-    )
-    max_budget_usd: Decimal | None = strawberry.field(default=None, description="Most US dollars one run may cost.")
-    environment: list[str] = strawberry.field(
-        default_factory=list, description="Names of the organisation's environment variables that tools get."
-    )
-    working_directory: str = strawberry.field(
-        default=".", description="Where tools start, as a relative path in the session's own directory."
-    )
-    fallback_model: str | None = strawberry.field(
-        default=None, description="Model to use when the first one is overloaded."
-    )
-    effort: str | None = strawberry.field(
-        default=None, description="How hard the model thinks: low, medium, high, xhigh, max."
-    )
-    max_thinking_tokens: int | None = strawberry.field(default=None, description="Most tokens of thinking per request.")
-    task_budget_tokens: int | None = strawberry.field(
-        default=None, description="Tokens that the model is told it has for the task."
-    )
-    output_schema: JSON | None = strawberry.field(
-        default=None, description="JSON Schema that the final answer must fit."
-    )
-    subagents: list[SubagentInput] = strawberry.field(
-        default_factory=list, description="Subagents that the runtime may call."
-    )
-    skills: list[str] | None = strawberry.field(default=None, description="Skills to load.")
-    setting_sources: list[str] | None = strawberry.field(
-        default=None,
-        description="Which of Claude Code's settings files of the working directory to read: project, local.",
-    )
-    betas: list[str] = strawberry.field(default_factory=list, description="Beta features of the provider.")
-    extra: JSON | None = strawberry.field(
-        default=None, description="Further options of the runtime as an object; docs/runtimes.md lists them."
-    )
-
-    def checked(self) -> SessionOptions:
-        """What the services take; BadInput with every problem's place."""
-        given = {name: value for name, value in vars(self).items() if value is not None}
-        return check_options(given | {"subagents": [vars(agent) for agent in self.subagents]})
 
 
 @input_type

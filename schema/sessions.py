@@ -37,6 +37,7 @@ from schema.fields import (
     query,
 )
 from schema.scalars import BigInt, Cursor
+from schema.session_options import SessionOptions
 from schema.sharing import Grant, SessionAccess, ShareLink
 from services.sessions.options import load_options
 from subscriptions.sessions import event_cursor
@@ -192,41 +193,6 @@ class RunError:
 
     code: str = column("Machine-readable: WORKER_LOST, MODEL_ERROR, RATE_LIMITED, MAX_TURNS, …", name="error_code")
     message: str | None = column("For people, with what to do about it.", name="error_message")
-
-
-@object_type
-class Subagent:
-    """A subagent that the runtime may call by name."""
-
-    name: str = column("What it is called by.")
-    description: str = column("When to use it.")
-    prompt: str = column("Its system prompt.")
-    tools: list[str] | None = column("Its tools; null for all of the session's.")
-    model: str | None = column("Its model; null for the session's.")
-
-
-@object_type
-class SessionOptions:
-    """What a session was started with, defaults filled in. Names follow the Claude Agent SDK."""
-
-    allowed_tools: list[str] = column("Tools that run without a decision; `*` matches any text.")
-    disallowed_tools: list[str] = column("Tools that never run.")
-    max_turns: int | None = column("Most turns of the model in one run.")
-    max_budget_usd: Decimal | None = column("Most US dollars one run may cost.")
-    environment: list[str] = column("Names of the organisation's environment variables that tools get.")
-    working_directory: str = column("Where tools start, within the session's directory.")
-    fallback_model: str | None = column("Model to use when the first one is overloaded.")
-    effort: str | None = column("How hard the model thinks: low, medium, high, xhigh or max.")
-    max_thinking_tokens: int | None = column("Most tokens of thinking per request.")
-    task_budget_tokens: int | None = column("Tokens that the model is told it has for the task.")
-    output_schema: JSON | None = column("JSON Schema that the final answer must fit.")
-    subagents: list[Subagent] = column("Subagents that the runtime may call.")
-    skills: list[str] | None = column("Skills that are loaded; null for the runtime's default.")
-    setting_sources: list[str] | None = column(
-        "Which of Claude Code's settings files of the working directory are read: project, local."
-    )
-    betas: list[str] = column("Beta features of the provider.")
-    extra: JSON = column("Further options of the runtime.")
 
 
 @entity(models.ApprovalRow)

@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from enum import Enum, StrEnum
+from enum import Enum
 from typing import Any
 
 import strawberry
 from strawberry.scalars import JSON
 
 from schema.fields import column, enum_type, input_type, object_type
-from schema.session_writes import SessionOptionsInput
-from schema.sessions import Label, LabelInput, PermissionMode, SessionOptions, Visibility
+from schema.session_options import ApprovalRule, ApprovalRuleInput, SessionOptions, SessionOptionsInput
+from schema.sessions import Label, LabelInput, PermissionMode, Visibility
 from services.templates import spec as specs
 
 
-class TemplateDecision(StrEnum):
-    """What happens when a tool is called."""
-
-    ALLOW = "ALLOW"
-    ASK = "ASK"
-    DENY = "DENY"
-
-
-enum_type(
-    TemplateDecision,
-    {"ALLOW": "It runs.", "ASK": "It waits for a human's decision.", "DENY": "It does not run; the agent is told why."},
-)
 TemplateOverridable = enum_type(
     specs.Overridable,
     {
@@ -51,15 +39,6 @@ class TemplateServer:
 
     server: str = column("The server's name in the organisation.")
     tools: list[str] | None = column("The tools that may be called; null for all of them.")
-
-
-@object_type
-class TemplateApprovalRule:
-    """What happens when a tool is called; the first rule whose pattern fits decides."""
-
-    tool: str = column("A tool's name, or a pattern with `*`.")
-    decision: TemplateDecision = column("What happens.")
-    reason: str | None = column("Why; whoever decides reads it.")
 
 
 @object_type
@@ -120,6 +99,7 @@ class TemplateTestCheck:
 class TemplateTestPlan:
     """How a template is tested."""
 
+    runtime: str | None = column("The runtime to test with; null for the template's own.")
     parameters: JSON = column("The values of the parameters.")
     messages: list[str] = column("What is sent after the template's own messages.")
     checks: list[TemplateTestCheck] = column("What must be so afterwards.")
@@ -139,8 +119,9 @@ class SessionTemplateSpec:
     parameters: JSON = column("What whoever starts a session gives: a JSON Schema (2020-12) of an object.")
     mcp_servers: list[TemplateServer] = column("The MCP servers, at most 50.")
     options: SessionOptions = column("Further options.")
-    approval_rules: list[TemplateApprovalRule] = column("What happens when tools are called.")
+    approval_rules: list[ApprovalRule] = column("What happens when tools are called.")
     messages: list[str] = column("What is sent at once when a session is started.")
+    playbook: str | None = column("What is sent instead of the messages where the runtime is `script`.")
     seed: TemplateSeed = column("What is in the session's directory before anything runs.")
     budget: TemplateBudget = column("What a session may use.")
     title: str | None = column("The title of sessions.")
@@ -161,15 +142,6 @@ class TemplateServerInput:
     tools: list[str] | None = strawberry.field(
         default=None, description="The tools that may be called; left out, all of them."
     )
-
-
-@input_type
-class TemplateApprovalRuleInput:
-    """What happens when a tool is called; the first rule whose pattern fits decides."""
-
-    tool: str = strawberry.field(description="A tool's name, or a pattern with `*` as in `git.*`.")
-    decision: TemplateDecision = strawberry.field(description="What happens.")
-    reason: str | None = strawberry.field(default=None, description="Why, up to 500 characters.")
 
 
 @input_type
@@ -236,6 +208,10 @@ class TemplateTestCheckInput:
 class TemplateTestPlanInput:
     """How a template is tested."""
 
+    runtime: str | None = strawberry.field(
+        default=None,
+        description="The runtime to test with, where it is another than the template's: `script` needs no model.",
+    )
     parameters: JSON | None = strawberry.field(default=None, description="The values of the parameters, an object.")
     messages: list[str] = strawberry.field(
         default_factory=list, description="What is sent after the template's own messages, at most 20."
@@ -271,11 +247,16 @@ class SessionTemplateSpecInput:
         default_factory=list, description="The MCP servers, at most 50."
     )
     options: SessionOptionsInput | None = strawberry.field(default=None, description="Further options.")
-    approval_rules: list[TemplateApprovalRuleInput] = strawberry.field(
+    approval_rules: list[ApprovalRuleInput] = strawberry.field(
         default_factory=list, description="What happens when tools are called, at most 200."
     )
     messages: list[str] = strawberry.field(
         default_factory=list, description="What is sent at once when a session is started, at most 20."
+    )
+    playbook: str | None = strawberry.field(
+        default=None,
+        description="What is sent instead of the messages where the runtime is `script`, which has no model: a "
+        "playbook, or a tool call.",
     )
     seed: TemplateSeedInput | None = strawberry.field(
         default=None, description="What is in the session's directory before anything runs."

@@ -8,6 +8,7 @@ from typing import Any
 
 from integrations.agents.base import Decision, Verdict
 from models.sessions import PermissionMode
+from services.sessions.options import ApprovalRule
 
 # Names of the built-in tools, and of Claude Code's, that change files of the session and nothing else.
 EDITS = frozenset({"write_file", "edit_file", "Write", "Edit", "MultiEdit", "NotebookEdit"})
@@ -17,15 +18,22 @@ def decide(
     mode: PermissionMode,
     allowed: Sequence[str],
     disallowed: Sequence[str],
+    rules: Sequence[ApprovalRule],
     tool: str,
     annotations: Mapping[str, Any],
 ) -> Decision:
-    """The first rule that applies decides: disallowed, asked for by the script, allowed, mode."""
+    """What applies first decides: disallowed, denied by a rule, asked for by the script, the session's rules (of which
+    the first that fits the tool is the only one that counts), allowed, mode."""
     if pattern := _match(disallowed, tool):
         return Decision(Verdict.DENY, f"The session disallows {tool} ({pattern} in disallowedTools).")
+    rule = next((rule for rule in rules if fnmatchcase(tool, rule.tool)), None)
+    if rule is not None and rule.decision == "DENY":
+        return Decision(Verdict.DENY, rule.reason or f"A rule of the session denies {tool} ({rule.tool}).")
     if annotations.get("requiresApproval") is True:
         return Decision(Verdict.ASK, str(annotations.get("question") or "The playbook asks for a decision here."))
-    if _match(allowed, tool) or mode is PermissionMode.BYPASS_PERMISSIONS:
+    if rule is not None and rule.decision == "ASK":
+        return Decision(Verdict.ASK, rule.reason or f"A rule of the session asks before {tool} ({rule.tool}).")
+    if rule is not None or _match(allowed, tool) or mode is PermissionMode.BYPASS_PERMISSIONS:
         return Decision(Verdict.ALLOW)
     # Servers are registered by admins, which is what makes their word on read-only tools worth something.
     if annotations.get("readOnlyHint") is True:

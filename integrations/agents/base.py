@@ -42,6 +42,8 @@ class McpServerSpec:
     stateless: bool = False
     """One process may serve several sessions of the same organisation."""
     timeout_seconds: float = 60.0
+    allowed_tools: Sequence[str] | None = None
+    """The tools that the session may use, by the server's own names; no others are shown or called. None for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +259,14 @@ class Runtime(Protocol):
 
     async def check_model(self, name: str | None) -> ModelCheck | None:
         """What is known of a model, or of the one that sessions use which name none; None for a runtime without."""
+        ...
+
+    def with_values(self, text: str, values: Mapping[str, Any]) -> str | None:
+        """The message with values for its `{{ name }}`, where it is a program of this runtime; None where it is mere
+        text. Values go in as data: nothing that they say becomes a part of the program.
+
+        Raises BadInput for a program that cannot run, or that refers to what is neither a value nor its own.
+        """
         ...
 
     async def start(self, config: RuntimeConfig, hooks: Hooks, state: RuntimeState | None) -> RuntimeSession: ...

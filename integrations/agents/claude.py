@@ -56,6 +56,9 @@ class ClaudeRuntime:
         # Claude Code knows its models and their prices, and has a default.
         return ModelCheck()
 
+    def with_values(self, text: str, values: Mapping[str, Any]) -> str | None:
+        return None
+
     async def start(self, config: RuntimeConfig, hooks: Hooks, state: RuntimeState | None) -> RuntimeSession:
         works, reason = self.available()
         if not works:

@@ -98,6 +98,38 @@ def parse(text: str) -> Script | None:
     return None
 
 
+def with_values(text: str, values: Mapping[str, Any]) -> str | None:
+    """The script with these values as its variables, as a playbook; None where the text is no script.
+
+    Only what it refers to goes in. A tool call becomes a playbook of one step, for only playbooks have variables.
+    Raises BadInput as `parse` does.
+    """
+    text = text.strip()
+    document: Any
+    command = _COMMAND.fullmatch(text)
+    if command is not None:
+        step = _command(command[1], command[2]).steps[0]
+        document = {"playbook": step.tool, "steps": [{"tool": step.tool, "arguments": dict(step.arguments)}]}
+    elif _PLAYBOOK.search(text):
+        document = _load(_without_fence(text))
+        if not isinstance(document, dict) or not isinstance(document.get("variables") or {}, dict):
+            raise BadInput("The playbook cannot run. It is a mapping, and so are its variables.", field="text")
+    else:
+        return None
+    own = document.get("variables") or {}
+    wanted = {found[1] for found in _REFERENCE.finditer(text)} | own.keys()
+    if given := {name: value for name, value in values.items() if name in wanted}:
+        document = {"playbook": document.get("playbook"), "variables": own | given} | {
+            key: value for key, value in document.items() if key not in ("playbook", "variables")
+        }
+    problems = list(_Checker().check(document))
+    if problems:
+        raise BadInput("The playbook cannot run. " + "; ".join(problems[:10]), field="text", problems=problems)
+    if not given:
+        return text
+    return yaml.dump(document, Dumper=yaml.CSafeDumper, allow_unicode=True, sort_keys=False, width=10_000)
+
+
 def substitute(value: Any, variables: Mapping[str, Any]) -> Any:
     """`value` with its `{{ … }}` replaced: a text that is nothing but a reference becomes the value itself."""
     if isinstance(value, str):
@@ -172,7 +204,7 @@ def _no_constant(name: str) -> None:
 
 
 def _playbook(text: str) -> Script:
-    document = _load(re.sub(r"\A```\w*\n|\n```\s*\Z", "", text))
+    document = _load(_without_fence(text))
     problems = list(_Checker().check(document))
     if problems:
         raise BadInput("The playbook cannot run. " + "; ".join(problems[:10]), field="text", problems=problems)
@@ -181,6 +213,10 @@ def _playbook(text: str) -> Script:
         variables=document.get("variables") or {},
         steps=[_step(step) for step in document["steps"]],
     )
+
+
+def _without_fence(text: str) -> str:
+    return re.sub(r"\A```\w*\n|\n```\s*\Z", "", text)
 
 
 def _load(text: str) -> Any:

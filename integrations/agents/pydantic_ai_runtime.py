@@ -70,6 +70,9 @@ class PydanticAiRuntime:
             return ModelCheck("No model is named, and QUARTERDECK_DEFAULT_MODEL is not set.")
         return check_model(name, self._settings)
 
+    def with_values(self, text: str, values: Mapping[str, Any]) -> str | None:
+        return None
+
     async def start(self, config: RuntimeConfig, hooks: Hooks, state: RuntimeState | None) -> RuntimeSession:
         # The providers' libraries take longer to import than everything else of a start.
         from integrations.agents.pydantic_ai_session import Memory, PydanticAiSession

@@ -35,7 +35,7 @@ from integrations.agents.base import (
 )
 from integrations.agents.interruption import Interruption, StopRequestedError
 from integrations.agents.options import ExtraOptions
-from integrations.agents.playbook import Script, Step, parse, saved, substitute, unmet
+from integrations.agents.playbook import Script, Step, parse, saved, substitute, unmet, with_values
 from integrations.agents.tools.toolbox import Granted, Refused, Toolbox, Undecided, built_in_names, result_text
 from integrations.mcp.base import McpServers
 from integrations.sandbox.base import Sandbox
@@ -70,6 +70,9 @@ class ScriptRuntime:
 
     async def check_model(self, name: str | None) -> ModelCheck | None:
         return None
+
+    def with_values(self, text: str, values: Mapping[str, Any]) -> str | None:
+        return with_values(text, values)
 
     async def start(self, config: RuntimeConfig, hooks: Hooks, state: RuntimeState | None) -> RuntimeSession:
         toolbox = Toolbox(config, hooks, servers=self._servers, sandbox=self._sandbox, settings=self._settings)

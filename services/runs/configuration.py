@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from core import db
 from core.errors import NotFound
 from integrations.agents.base import McpServerSpec, RuntimeConfig
@@ -17,7 +19,7 @@ async def runtime_config(session: SessionRow) -> RuntimeConfig:
     options = load_options(session["options"])
     make_directory(session["organization_id"], session["id"])
     servers = await db.fetch(
-        "SELECT mcp_servers.* FROM mcp_servers "
+        "SELECT mcp_servers.*, session_mcp_servers.allowed_tools FROM mcp_servers "
         "JOIN session_mcp_servers ON session_mcp_servers.mcp_server_id = mcp_servers.id "
         "WHERE session_mcp_servers.session_id = $1 AND mcp_servers.removed_at IS NULL ORDER BY "
         "session_mcp_servers.position",
@@ -37,7 +39,7 @@ async def runtime_config(session: SessionRow) -> RuntimeConfig:
         disallowed_tools=options.disallowed_tools,
         max_turns=options.max_turns,
         max_budget_usd=options.max_budget_usd,
-        mcp_servers=[spec_of(server) for server in servers],
+        mcp_servers=[replace(spec_of(server), allowed_tools=server["allowed_tools"]) for server in servers],
         environment=await _environment(session, options.environment),
         # The named options are Claude's. Other runtimes use what they can, and do not stumble over the rest.
         extra=options.runtime_extra(),

@@ -273,6 +273,7 @@ class Recorder:
             PermissionMode(self._session["permission_mode"]),
             self._options.allowed_tools,
             self._options.disallowed_tools,
+            self._options.approval_rules,
             call.name,
             call.annotations,
         )

@@ -183,10 +183,12 @@ async def _state(work: Work, source: SessionRow, cut: _Cut) -> RuntimeState | No
 async def _insert(work: Work, source: SessionRow, new: UUID, title: str, message_id: UUID | None) -> SessionRow:
     await work.tx.execute(
         "INSERT INTO sessions (id, organization_id, creator_id, owner_id, title, status, visibility, runtime, model, "
-        "system_prompt, permission_mode, options, labels, forked_from_id, forked_at_message_id, last_event_seq, "
-        "message_count, tool_execution_count, request_count, created_at, updated_at) "
+        "system_prompt, permission_mode, options, labels, template_version_id, template_parameters, forked_from_id, "
+        "forked_at_message_id, last_event_seq, message_count, tool_execution_count, request_count, created_at, "
+        "updated_at) "
         "SELECT $2, organization_id, $3, $3, $4, 'CREATED', 'PRIVATE', runtime, model, system_prompt, permission_mode, "
-        "options, labels, id, $5, 0, 0, 0, 0, $6, $6 FROM sessions WHERE id = $1",
+        "options, labels, template_version_id, template_parameters, id, $5, 0, 0, 0, 0, $6, $6 "
+        "FROM sessions WHERE id = $1",
         source["id"],
         new,
         work.actor.user_id,
@@ -195,8 +197,17 @@ async def _insert(work: Work, source: SessionRow, new: UUID, title: str, message
         work.at,
     )
     await work.tx.execute(
-        "INSERT INTO session_mcp_servers (id, session_id, mcp_server_id, position) "
-        "SELECT gen_random_uuid(), $2, mcp_server_id, position FROM session_mcp_servers WHERE session_id = $1",
+        "INSERT INTO session_mcp_servers (id, session_id, mcp_server_id, position, allowed_tools) "
+        "SELECT gen_random_uuid(), $2, mcp_server_id, position, allowed_tools FROM session_mcp_servers "
+        "WHERE session_id = $1",
+        source["id"],
+        new,
+    )
+    # The directory of a fork is as fresh as that of any session of its template.
+    await work.tx.execute(
+        "INSERT INTO session_seeds (session_id, seed) SELECT $2, versions.spec -> 'seed' FROM sessions "
+        "JOIN session_template_versions AS versions ON versions.id = sessions.template_version_id "
+        "WHERE sessions.id = $1 AND versions.spec ? 'seed'",
         source["id"],
         new,
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -131,8 +132,13 @@ async def update_session(actor: Actor, session_id: UUID, changes: SessionChanges
             _check_extra(row["runtime"], changes.options)
             values["options"] = changes.options.stored()
         if changes.mcp_server_ids is not None:
-            await work.tx.execute("DELETE FROM session_mcp_servers WHERE session_id = $1", row["id"])
-            await set_servers(work, row["id"], changes.mcp_server_ids)
+            # What a template allows of a server holds on for as long as the session uses that server.
+            removed = await work.tx.fetch(
+                "DELETE FROM session_mcp_servers WHERE session_id = $1 RETURNING mcp_server_id, allowed_tools",
+                row["id"],
+            )
+            allowed = {server["mcp_server_id"]: server["allowed_tools"] for server in removed}
+            await set_servers(work, row["id"], changes.mcp_server_ids, allowed)
         if values:
             await Session.filter(id=row["id"]).using_db(work.tx.orm).update(**values, updated_at=work.at)
         work.changed(before={name: row[name] for name in values}, after=dict(values))
@@ -215,8 +221,14 @@ def make_directory(organization_id: UUID, session_id: UUID) -> None:
         ) from None
 
 
-async def set_servers(work: Work, session_id: UUID, server_ids: Sequence[UUID]) -> None:
-    """Give a session these MCP servers, in this order. NotFound for what is not the organisation's."""
+async def set_servers(
+    work: Work,
+    session_id: UUID,
+    server_ids: Sequence[UUID],
+    allowed_tools: Mapping[UUID, Sequence[str] | None] = MappingProxyType({}),
+) -> None:
+    """Give a session these MCP servers, in this order; of those in `allowed_tools` the tools that it says, where it
+    says any. NotFound for what is not the organisation's."""
     wanted = list(dict.fromkeys(server_ids))
     if len(wanted) > MOST_SERVERS:
         raise BadInput(f"A session has at most {MOST_SERVERS} MCP servers.", field="mcpServerIds")
@@ -233,8 +245,9 @@ async def set_servers(work: Work, session_id: UUID, server_ids: Sequence[UUID]) 
         if id_ not in found:
             raise NotFound(f"There is no MCP server {encode('mcp', id_)}.", field="mcpServerIds")
     await work.tx.executemany(
-        "INSERT INTO session_mcp_servers (id, session_id, mcp_server_id, position) VALUES ($1, $2, $3, $4)",
-        [(new_id(), session_id, id_, position) for position, id_ in enumerate(wanted)],
+        "INSERT INTO session_mcp_servers (id, session_id, mcp_server_id, position, allowed_tools) "
+        "VALUES ($1, $2, $3, $4, $5)",
+        [(new_id(), session_id, id_, position, allowed_tools.get(id_)) for position, id_ in enumerate(wanted)],
     )
 
 

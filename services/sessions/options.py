@@ -47,11 +47,20 @@ class Subagent(_Strict):
     model: str | None = Field(None, max_length=200)
 
 
+class ApprovalRule(_Strict):
+    """What happens when a tool is called; the first rule whose pattern fits decides."""
+
+    tool: ToolPattern = Field(min_length=1, max_length=200)
+    decision: Literal["ALLOW", "ASK", "DENY"]
+    reason: str | None = Field(None, max_length=500)
+
+
 class SessionOptions(_Strict):
     """Options that have no column of their own. Names and meaning follow `ClaudeAgentOptions`."""
 
     allowed_tools: tuple[ToolPattern, ...] = Field((), max_length=500)
     disallowed_tools: tuple[ToolPattern, ...] = Field((), max_length=500)
+    approval_rules: tuple[ApprovalRule, ...] = Field((), max_length=400)
     max_turns: int | None = Field(None, ge=1, le=1000)
     max_budget_usd: Decimal | None = Field(None, gt=0, le=100_000)
     environment: tuple[str, ...] = Field((), max_length=200)

@@ -20,7 +20,7 @@ from pydantic.alias_generators import to_camel
 from core.errors import BadInput, TooLarge
 from models.sessions import PermissionMode, Visibility
 from services.runs.storable import check_storable
-from services.sessions.options import SessionOptions
+from services.sessions.options import ApprovalRule, SessionOptions
 
 LARGEST_SPEC = 1024 * 1024
 """Bytes of JSON; what is larger belongs into a repository or an archive."""
@@ -57,15 +57,6 @@ class TemplateServer(_Strict):
 
     server: str = Field(min_length=1, max_length=100)
     tools: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] | None = Field(None, max_length=500)
-
-
-class ApprovalRule(_Strict):
-    """What happens when a tool is called; the first rule whose pattern fits decides."""
-
-    tool: str = Field(min_length=1, max_length=200)
-    """A tool's name, or a pattern with `*`."""
-    decision: Literal["ALLOW", "ASK", "DENY"]
-    reason: str | None = Field(None, max_length=500)
 
 
 class SeedFile(_Strict):
@@ -154,6 +145,8 @@ class TestPlan(_Strict):
 
     __test__ = False
 
+    runtime: str | None = Field(None, max_length=40)
+    """The runtime to test with, where it is another than the template's: `script` needs no model and costs nothing."""
     parameters: dict[str, Any] = Field(default_factory=dict)
     messages: tuple[Annotated[str, Field(min_length=1, max_length=256 * 1024)], ...] = Field((), max_length=20)
     checks: tuple[TestCheck, ...] = Field((), max_length=50)
@@ -175,6 +168,9 @@ class TemplateSpec(_Strict):
     options: SessionOptions = SessionOptions()
     approval_rules: tuple[ApprovalRule, ...] = Field((), max_length=200)
     messages: tuple[Annotated[str, Field(min_length=1, max_length=256 * 1024)], ...] = Field((), max_length=20)
+    playbook: str | None = Field(None, min_length=1, max_length=256 * 1024)
+    """What is sent instead of the messages where the runtime is `script`, which has no model to talk to: a template
+    that has both works with a model and without one."""
     seed: Seed = Seed()
     budget: Budget = Budget()
     title: str | None = Field(None, max_length=200)

@@ -59,6 +59,9 @@ class Puppet:
     async def check_model(self, name: str | None) -> ModelCheck | None:
         return None
 
+    def with_values(self, text: str, values: Mapping[str, Any]) -> str | None:
+        return None
+
     async def start(self, config: RuntimeConfig, hooks: Hooks, state: RuntimeState | None) -> RuntimeSession:
         return _Session(self, hooks)
 

@@ -27,6 +27,7 @@ REACHED_THROUGH_OTHERS = {
     "ToolExecution": "in_visible_session",
     "Approval": "in_visible_session",
     "RuntimeStateRecord": "by the worker only",
+    "SessionSeed": "by the worker only",
     "AnnotationRevision": "through its comment",
     "AnnotationReaction": "through its comment",
     "AnnotationMention": "by the throttle of mentions only",

@@ -232,7 +232,8 @@ class Toolbox:
             self.unavailable[spec.name] = error.message
             return []
         self.unavailable.pop(spec.name, None)
-        tools = [self._tool(spec, tool) for tool in listed]
+        allowed = spec.allowed_tools
+        tools = [self._tool(spec, tool) for tool in listed if allowed is None or tool.name in allowed]
         return [tool for tool in tools if self._allowed(tool.name)]
 
     def _tool(self, spec: McpServerSpec, tool: McpTool) -> Tool:

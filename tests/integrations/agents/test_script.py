@@ -369,6 +369,19 @@ async def test_disallowed_tools_do_not_exist(
 
 
 @pytest.mark.anyio
+async def test_tools_of_a_server_that_are_not_allowed_are_neither_shown_nor_called(
+    runtime: ScriptRuntime, hooks: RecordingHooks, config: MakeConfig, spec: MakeSpec
+) -> None:
+    session = await runtime.start(config(mcp_servers=[spec(name="test", allowed_tools=["echo"])]), hooks, None)
+    explained = (await say(session, "help")).text
+    assert "- test.echo" in explained
+    assert "delete_everything" not in explained
+    assert "no tool" in (await say(session, "/tool test.delete_everything {}")).text
+    assert hooks.before == []
+    await session.close()
+
+
+@pytest.mark.anyio
 async def test_state_of_another_version_is_refused(runtime: ScriptRuntime, config: MakeConfig) -> None:
     session = await runtime.start(config(), RecordingHooks(), RuntimeState("script", 99, b"{}"))
     with pytest.raises(BadInput, match="version 99"):
