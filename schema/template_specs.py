@@ -14,7 +14,6 @@ from schema.session_options import ApprovalRule, ApprovalRuleInput, SessionOptio
 from schema.sessions import Label, LabelInput, PermissionMode, Visibility
 from services.templates import spec as specs
 
-
 TemplateOverridable = enum_type(
     specs.Overridable,
     {

@@ -43,9 +43,9 @@ async def test_an_empty_database_gets_everything_and_a_second_time_changes_nothi
     told: list[str] = []
     await migrate(empty, progress=told.append)
     files = sorted(path.stem for path in FOLDER.glob("0*.py"))
-    assert told == files == await applied(empty)
+    assert sorted(told) == files == await applied(empty)
     await migrate(empty, progress=told.append)
-    assert told == files
+    assert sorted(told) == files
 
 
 async def test_a_database_of_an_earlier_version_is_brought_up_with_its_rows(empty: str) -> None:
