@@ -30,6 +30,7 @@ from typing import Any
 import yaml
 
 from core.errors import BadInput
+from core.yaml_text import YamlProblems, bounded_events
 
 MAX_STEPS = 200
 MAX_SAVED_CHARACTERS = 64 * 1024
@@ -221,25 +222,17 @@ def _without_fence(text: str) -> str:
 
 def _load(text: str) -> Any:
     try:
-        _check_size(text)
+        for _ in bounded_events(text, levels=_MAX_DEPTH, parts=_MAX_NODES):
+            pass
         return yaml.load(text, Loader=yaml.CSafeLoader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f", at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
-        raise BadInput(f"The playbook is not valid YAML: {error.problem}{where}.", field="text") from None
+    except YamlProblems as error:
+        [problem] = error.problems
+        raise BadInput(
+            f"The playbook is not taken as YAML: {problem.message}, at line {problem.line}, column {problem.column}.",
+            field="text",
+        ) from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise BadInput(f"The playbook is not valid YAML: {error}.", field="text") from None
-
-
-def _check_size(text: str) -> None:
-    """Refuse what would take long to build: aliases, which make a few lines into gigabytes, and deep nesting."""
-    depth = 0
-    for count, event in enumerate(yaml.parse(text, Loader=yaml.CSafeLoader)):
-        if isinstance(event, yaml.AliasEvent):
-            raise BadInput(f"Playbooks have no YAML aliases, such as *{event.anchor}.", field="text")
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > _MAX_DEPTH or count > _MAX_NODES:
-            raise BadInput("The playbook is nested too deeply, or has too many parts.", field="text")
 
 
 class _Checker:
