@@ -61,54 +61,13 @@ async def create_template(actor: Actor, new: NewTemplate, *, key: str | None = N
 
     Raises BadInput with all problems, NotFound for a team that the actor is not in, Conflict for a name that is taken.
     """
-    values = _checked(
-        name=new.name,
-        title=new.title,
-        summary=new.summary,
-        icon=new.icon,
-        labels=new.labels or {},
-    )
-    check_organization_level(new.organization_level)
-    check_schema(new.spec.parameters, "spec.parameters")
     async with write(actor, "template.create") as work:
-        asked = {
-            **values,
-            "category": new.category,
-            "spec": new.spec.stored(),
-            "team": new.owner_team_id,
-            "level": new.organization_level,
-        }
+        asked = {name: getattr(new, name) for name in NewTemplate.__slots__} | {"spec": new.spec.stored()}
         found = await idempotency.claim(work, "createSessionTemplate", key, asked)
         if found.earlier is not None:
             work.entry.action = ""  # nothing happens a second time
             return await read_in(work, found.earlier)
-        await check_category(work, new.category)
-        if new.owner_team_id is not None:
-            await _check_team(work, new.owner_team_id)
-        try:
-            await SessionTemplate.create(
-                using_db=work.tx.orm,
-                id=found.result_id,
-                organization_id=actor.organization_id,
-                category=new.category,
-                owner_id=actor.user_id,
-                owner_team_id=new.owner_team_id,
-                organization_level=new.organization_level,
-                draft=new.spec.stored(),
-                draft_digest=new.spec.digest(),
-                draft_updated_by_id=actor.user_id,
-                draft_updated_at=work.at,
-                created_by_id=actor.user_id,
-                created_at=work.at,
-                updated_at=work.at,
-                **values,
-            )
-        except Exception as error:
-            raise _name_taken(error, new.name) from None
-        row = await read_in(work, found.result_id)
-        work.target("SessionTemplate", row["id"], row["title"])
-        work.changed(after=public(row))
-    return row
+        return await create_in(work, new, found.result_id)
 
 
 async def update_template(
@@ -119,33 +78,12 @@ async def update_template(
     Raises NotFound, Forbidden, BadInput, and Conflict for a name that is taken and for a revision that is not the
     template's any more.
     """
-    values = _checked(
-        **{
-            name: value
-            for name in ("name", "title", "summary", "icon", "labels")
-            if (value := getattr(changes, name)) is not None
-        }
-    )
-    if changes.spec is not None:
-        check_schema(changes.spec.parameters, "spec.parameters")
     async with write(actor, "template.update") as work:
         row = await lock_template(work, template_id, needs=TemplateLevel.EDIT)
-        await _check_revision(work, row, expected_revision)
-        if changes.category is not None:
-            await check_category(work, changes.category)
-            values["category"] = changes.category
-        if changes.spec is not None and (digest := changes.spec.digest()) != row["draft_digest"]:
-            values |= {
-                "draft": changes.spec.stored(),
-                "draft_digest": digest,
-                "draft_updated_by_id": actor.user_id,
-                "draft_updated_at": work.at,
-            }
-        values = {name: value for name, value in values.items() if row[name] != value}
-        if not values:
+        fresh = await update_in(work, row, changes, expected_revision=expected_revision)
+        if fresh is row:
             work.entry.action = ""  # nothing is different
-            return row
-        return await change(work, row, values)
+        return fresh
 
 
 async def remove_template(actor: Actor, template_id: UUID) -> TemplateRow:
@@ -213,6 +151,74 @@ async def transfer_template(
             before={name: _id(name, row[name]) for name in values}, after={n: _id(n, v) for n, v in values.items()}
         )
         return await read_in(work, row["id"])
+
+
+async def create_in(work: Work, new: NewTemplate, template_id: UUID) -> TemplateRow:
+    """`create_template` within a write that is under way."""
+    values = _checked(
+        name=new.name,
+        title=new.title,
+        summary=new.summary,
+        icon=new.icon,
+        labels=new.labels or {},
+    )
+    check_organization_level(new.organization_level)
+    check_schema(new.spec.parameters, "spec.parameters")
+    await check_category(work, new.category)
+    if new.owner_team_id is not None:
+        await _check_team(work, new.owner_team_id)
+    try:
+        await SessionTemplate.create(
+            using_db=work.tx.orm,
+            id=template_id,
+            organization_id=work.actor.organization_id,
+            category=new.category,
+            owner_id=work.actor.user_id,
+            owner_team_id=new.owner_team_id,
+            organization_level=new.organization_level,
+            draft=new.spec.stored(),
+            draft_digest=new.spec.digest(),
+            draft_updated_by_id=work.actor.user_id,
+            draft_updated_at=work.at,
+            created_by_id=work.actor.user_id,
+            created_at=work.at,
+            updated_at=work.at,
+            **values,
+        )
+    except Exception as error:
+        raise _name_taken(error, new.name) from None
+    row = await read_in(work, template_id)
+    work.target("SessionTemplate", row["id"], row["title"])
+    work.changed(after=public(row))
+    return row
+
+
+async def update_in(
+    work: Work, row: TemplateRow, changes: TemplateChanges, *, expected_revision: int | None = None
+) -> TemplateRow:
+    """`update_template` within a write that holds the template; gives the very same row where nothing is different."""
+    values = _checked(
+        **{
+            name: value
+            for name in ("name", "title", "summary", "icon", "labels")
+            if (value := getattr(changes, name)) is not None
+        }
+    )
+    if changes.spec is not None:
+        check_schema(changes.spec.parameters, "spec.parameters")
+    await _check_revision(work, row, expected_revision)
+    if changes.category is not None:
+        await check_category(work, changes.category)
+        values["category"] = changes.category
+    if changes.spec is not None and (digest := changes.spec.digest()) != row["draft_digest"]:
+        values |= {
+            "draft": changes.spec.stored(),
+            "draft_digest": digest,
+            "draft_updated_by_id": work.actor.user_id,
+            "draft_updated_at": work.at,
+        }
+    values = {name: value for name, value in values.items() if row[name] != value}
+    return await change(work, row, values) if values else row
 
 
 async def change(work: Work, row: TemplateRow, values: dict[str, Any]) -> TemplateRow:
