@@ -94,6 +94,7 @@ def tortoise_config(
                     "models.notifications",
                     "models.handoffs",
                     "models.templates",
+                    "models.template_trust",
                 ],
                 "migrations": "models.migrations",
                 "default_connection": "default",

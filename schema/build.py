@@ -32,6 +32,8 @@ from schema.session_writes import SessionLiveQuery, SessionMutation, SessionSubs
 from schema.sessions import SessionQuery
 from schema.sharing_policy import SharingPolicyMutation
 from schema.sharing_writes import SharingMutation, SharingQuery
+from schema.template_files import TemplateFileMutation, TemplateFileQuery
+from schema.template_trust import TemplateTrustMutation, TemplateTrustQuery
 from schema.template_writes import TemplateMutation
 from schema.templates import TemplateQuery
 from schema.workspace import WorkspaceQuery
@@ -49,6 +51,8 @@ QUERIES: Sequence[type] = (
     ScoreQuery,
     McpServerQuery,
     TemplateQuery,
+    TemplateFileQuery,
+    TemplateTrustQuery,
     EnvironmentQuery,
     ActivityQuery,
     ActivityFeedQuery,
@@ -66,6 +70,8 @@ MUTATIONS: Sequence[type] = (
     PresenceMutation,
     McpServerMutation,
     TemplateMutation,
+    TemplateFileMutation,
+    TemplateTrustMutation,
     EnvironmentMutation,
 )
 SUBSCRIPTIONS: Sequence[type] = (

@@ -12,7 +12,18 @@ from core.errors import NotFound
 from core.ids import split
 from core.permissions import Actor, Permission
 from resolvers import annotations as annotation_reads
-from resolvers import audit, environment, handoffs, identity, mcp_servers, notifications, sessions, sharing, templates
+from resolvers import (
+    audit,
+    environment,
+    handoffs,
+    identity,
+    mcp_servers,
+    notifications,
+    sessions,
+    sharing,
+    template_files,
+    templates,
+)
 from schema.fields import Info, Node, query
 
 Read = Callable[[Actor, UUID], Awaitable[Any]]
@@ -40,6 +51,7 @@ READS: dict[str, tuple[Permission, Read]] = {
     "ntf": (Permission.NOTIFICATIONS_MANAGE, notifications.notification),
     "tpl": (Permission.TEMPLATES_READ, templates.template),
     "tpv": (Permission.TEMPLATES_READ, templates.version),
+    "pub": (Permission.TEMPLATES_READ, template_files.publisher),
     "hof": (Permission.SESSIONS_READ, handoffs.handoff),
 }
 

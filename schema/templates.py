@@ -15,6 +15,7 @@ from models import templates as models
 from resolvers import templates as reads
 from resolvers.identity import user_in
 from resolvers.sharing import grant_of, team_of
+from resolvers.template_files import origins_of_templates
 from schema.connections import After, Connection, First
 from schema.fields import (
     Info,
@@ -121,6 +122,24 @@ class SessionTemplateDraft:
         """Who last changed the configuration."""
 
 
+@object_type
+class TemplateOrigin:
+    """What a template was imported from: a version in a signed bundle of another organisation."""
+
+    publisher: str = column("What your organisation calls who has signed it.")
+    fingerprint: str = column("SHA-256 of the public key that has signed it, hexadecimal.")
+    version: int = column("The number of the version where it comes from.")
+    digest: str = column(
+        "SHA-256 of the configuration as it was imported: the draft is another one where it was changed here since."
+    )
+    bundle_sha256: str = column("SHA-256 of the bundle's file, hexadecimal.")
+    imported_at: datetime = column("When it was imported.")
+
+    @nested(user_in("imported_by_id"), common=Permission.MEMBERS_READ)
+    def imported_by(self) -> LazyUser:
+        """Who imported it."""
+
+
 @entity(models.TemplateVersionRow)
 class SessionTemplateVersion(Node):
     """A version of a template. It never changes, but for being deprecated."""
@@ -221,6 +240,10 @@ class SessionTemplate(Node):
     @nested(reads.accesses_to_templates)
     def access(self) -> TemplateAccess:
         """What you may do with it, and why."""
+
+    @nested(origins_of_templates, common=True)
+    def origin(self) -> TemplateOrigin | None:
+        """What it was last imported from; null where it was made here."""
 
     @nested(reads.replacement_of)
     def replacement(self) -> SessionTemplate | None:

@@ -26,10 +26,9 @@ from core.errors import BadInput, LimitExceeded, NotFound, QuarterdeckError, Too
 from core.paging import Page, cut, decode_cursor, encode_cursor, not_a_cursor, page_size
 from core.permissions import Actor, Origin, Permission
 from models.base import Query
-from models.identity import UserRow
 from models.sessions import Session, SessionRow
 from services import audit
-from services.identity.actors import actor_of_user, valid_credentials
+from services.identity.links import actor_of_link, claims_of
 from services.parts import parts
 from services.sessions.lifecycle import session_directory
 from services.sharing.views import note_view
@@ -141,9 +140,7 @@ def download_url(actor: Actor, session_id: UUID, path: str) -> str:
 
     It stops working with the token or web session that asked for it.
     """
-    claims = {"session": str(session_id), "path": path, "user": str(actor.user_id)}
-    if actor.credential_id is not None:
-        claims["credential"] = str(actor.credential_id)
+    claims = {"session": str(session_id), "path": path, **claims_of(actor)}
     token = parts().vault.sign(claims, seconds=LINK_SECONDS, purpose=_PURPOSE)
     return f"{parts().settings.base_url}/files/{token}"
 
@@ -154,9 +151,9 @@ async def open_download(token: str, origin: Origin) -> Download:
     Raises NotFound for a link that is not good (any more), else as `read_file`.
     """
     claims = parts().vault.verify(token, purpose=_PURPOSE)
-    user_id, session_id, asked = UUID(claims["user"]), UUID(claims["session"]), _checked(claims["path"])
-    credential_id = UUID(claims["credential"]) if "credential" in claims else None
-    actor = await _actor_of_link(user_id, credential_id, origin)
+    session_id, asked = UUID(claims["session"]), _checked(claims["path"])
+    actor = await actor_of_link(claims, origin)
+    actor.require(Permission.SESSIONS_READ)
     async with _audited(actor, "workspace.download", session_id, asked) as entry:
         root = await _root(actor, session_id)
         found = await _on_disk(asked, partial(_open, root, asked))
@@ -194,20 +191,6 @@ async def _root(actor: Actor, session_id: UUID) -> Path:
         raise NotFound("There is no such session, or you may not see it.", field="sessionId")
     note_view(actor, (row["id"],), "files")
     return session_directory(row["organization_id"], row["id"])
-
-
-async def _actor_of_link(user_id: UUID, credential_id: UUID | None, origin: Origin) -> Actor:
-    """Who made a link, as they are now: what they may no longer read, their links do not give either."""
-    user = await db.fetchrow(
-        "SELECT id, organization_id, kind, name, role FROM users WHERE id = $1 AND deactivated_at IS NULL",
-        user_id,
-        row=UserRow,
-    )
-    if user is None or (credential_id is not None and not await valid_credentials([credential_id])):
-        raise NotFound("This link is not valid any more. Ask for a new one.")
-    actor = actor_of_user(user, credential_id, origin)
-    actor.require(Permission.SESSIONS_READ)
-    return actor
 
 
 def _checked(path: str) -> str:

@@ -16,15 +16,16 @@ from core.errors import ErrorCode, QuarterdeckError
 from services.workspace import Download, open_download
 
 _CHUNK = 256 * 1024
-_STATUS = {
+STATUS = {
     ErrorCode.NOT_FOUND: 404,
     ErrorCode.FORBIDDEN: 403,
+    ErrorCode.CONFLICT: 409,
     ErrorCode.TOO_LARGE: 413,
     ErrorCode.UNAVAILABLE: 503,
 }
 
-# What tools write may be a page with scripts: no browser shall open it as one of ours.
-_HEADERS = {
+# What tools and other people write may be a page with scripts: no browser shall open it as one of ours.
+HEADERS = {
     "Cache-Control": "private, no-store",
     "Content-Security-Policy": "default-src 'none'; sandbox",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -37,13 +38,19 @@ async def download(request: Request) -> Response:
     """GET /files/{token}"""
     if request.method != "GET":
         # Looking at the headers would count as a download in the audit log.
-        return PlainTextResponse("Download this by GET.", 405, {**_HEADERS, "Allow": "GET"})
+        return PlainTextResponse("Download this by GET.", 405, {**HEADERS, "Allow": "GET"})
     origin = origin_of_request(request.headers, request.client.host if request.client else None)
     try:
         found = await open_download(request.path_params["token"], origin)
     except QuarterdeckError as error:
-        return PlainTextResponse(error.message, _STATUS.get(error.code, 400), _HEADERS)
+        return PlainTextResponse(error.message, STATUS.get(error.code, 400), HEADERS)
     return _Attachment(found)
+
+
+def attachment(name: str) -> str:
+    """Content-Disposition of a file to be saved. RFC 6266: the encoded form alone, which needs no quoting of what the
+    name may have."""
+    return f"attachment; filename*=UTF-8''{quote(name, safe='')}"
 
 
 routes: list[BaseRoute] = [Route("/files/{token}", download, methods=["GET"])]
@@ -57,10 +64,9 @@ class _Attachment(StreamingResponse):
             _chunks(found),
             media_type="application/octet-stream",
             headers={
-                **_HEADERS,
+                **HEADERS,
                 "Content-Length": str(found.size),
-                # RFC 6266: the encoded form alone, which needs no quoting of what the name may have.
-                "Content-Disposition": f"attachment; filename*=UTF-8''{quote(found.name, safe='')}",
+                "Content-Disposition": attachment(found.name),
             },
         )
         self._found = found

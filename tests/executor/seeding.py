@@ -170,6 +170,7 @@ async def a_full_house(name: str = "Acme", *, sessions: int = 12, messages: int 
         messages,
     )
     await _make_templates(house, users)
+    await _trust(house, users)
     return house
 
 
@@ -212,6 +213,42 @@ async def _make_templates(house: House, users: list[UUID]) -> None:
             CASE WHEN n = 3 THEN 1 END, CASE WHEN n = 2 THEN 'It is urgent' END, CASE WHEN n = 1 THEN now() END,
             CASE WHEN n = 1 THEN 'Old' END, CASE WHEN n = 1 THEN 2 END, n
         FROM session_templates, generate_series(1, 3) AS n WHERE organization_id = $1
+        """,
+        organization,
+    )
+
+
+async def _trust(house: House, users: list[UUID]) -> None:
+    """A signing key and a retired one, two trusted publishers, and a template that was imported twice."""
+    organization = house.organization_id
+    await db.execute(
+        """
+        INSERT INTO template_signing_keys (id, organization_id, public_key, fingerprint, private_sealed, created_by_id,
+            created_at, retired_at)
+        SELECT gen_random_uuid(), $1, 'ed25519:' || repeat(n::text, 43) || '=', repeat(n::text, 64), NULL,
+            ($2::uuid[])[1], now(), CASE WHEN n = 1 THEN now() END
+        FROM generate_series(1, 2) AS n
+        """,
+        organization,
+        users,
+    )
+    await db.execute(
+        """
+        INSERT INTO trusted_publishers (id, organization_id, name, public_key, fingerprint, added_by_id, created_at)
+        SELECT gen_random_uuid(), $1, 'Publisher', 'ed25519:' || repeat(n::text, 43) || '=', repeat(n::text, 64),
+            CASE WHEN n = 3 THEN ($2::uuid[])[1] END, now()
+        FROM generate_series(3, 4) AS n
+        """,
+        organization,
+        users,
+    )
+    await db.execute(
+        """
+        INSERT INTO template_origins (id, organization_id, template_id, publisher, fingerprint, version, digest,
+            bundle_sha256, imported_by_id, imported_at)
+        SELECT gen_random_uuid(), $1, id, 'Publisher', repeat('3', 64), n, draft_digest, repeat('b', 64), owner_id,
+            now()
+        FROM session_templates, generate_series(1, 2) AS n WHERE organization_id = $1 AND name = 'template-2'
         """,
         organization,
     )

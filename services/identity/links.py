@@ -1,0 +1,34 @@
+"""Signed links that act in the name of whoever made them, and no longer than their maker may."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from core import db
+from core.errors import NotFound
+from core.permissions import Actor, Origin
+from models.identity import UserRow
+from services.identity.actors import actor_of_user, valid_credentials
+
+
+def claims_of(actor: Actor) -> dict[str, Any]:
+    """What a link says of its maker: it ends with the token or web session that asked for it."""
+    claims = {"user": str(actor.user_id)}
+    if actor.credential_id is not None:
+        claims["credential"] = str(actor.credential_id)
+    return claims
+
+
+async def actor_of_link(claims: dict[str, Any], origin: Origin) -> Actor:
+    """Who made a link, as they are now: what they may no longer read, their links do not give either. Raises
+    NotFound."""
+    credential_id = UUID(claims["credential"]) if "credential" in claims else None
+    user = await db.fetchrow(
+        "SELECT id, organization_id, kind, name, role FROM users WHERE id = $1 AND deactivated_at IS NULL",
+        UUID(claims["user"]),
+        row=UserRow,
+    )
+    if user is None or (credential_id is not None and not await valid_credentials([credential_id])):
+        raise NotFound("This link is not valid any more. Ask for a new one.")
+    return actor_of_user(user, credential_id, origin)
