@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from app.templates_cli import template
 from core.errors import QuarterdeckError
 from core.logging import configure
 from core.settings import settings
@@ -181,6 +182,9 @@ def documents_check() -> None:
 
     if not asyncio.run(check(settings(), click.echo)):
         raise SystemExit(1)
+
+
+main.add_command(template)
 
 
 @main.command()
