@@ -51,6 +51,7 @@ PREFIXES = {
     "MonitorSilence": "sil",
     "ReportDefinition": "rep",
     "ReportRun": "rpr",
+    "TelemetryService": "tel",
 }
 _KINDS = {prefix: kind for kind, prefix in PREFIXES.items()}
 

@@ -32,6 +32,7 @@ from schema.session_writes import SessionLiveQuery, SessionMutation, SessionSubs
 from schema.sessions import SessionQuery
 from schema.sharing_policy import SharingPolicyMutation
 from schema.sharing_writes import SharingMutation, SharingQuery
+from schema.telemetry import TelemetryMutation, TelemetryQuery
 from schema.template_files import TemplateFileMutation, TemplateFileQuery
 from schema.template_trust import TemplateTrustMutation, TemplateTrustQuery
 from schema.template_writes import TemplateMutation
@@ -55,6 +56,7 @@ QUERIES: Sequence[type] = (
     TemplateTrustQuery,
     EnvironmentQuery,
     ActivityQuery,
+    TelemetryQuery,
     ActivityFeedQuery,
     AuditQuery,
 )
@@ -73,6 +75,7 @@ MUTATIONS: Sequence[type] = (
     TemplateFileMutation,
     TemplateTrustMutation,
     EnvironmentMutation,
+    TelemetryMutation,
 )
 SUBSCRIPTIONS: Sequence[type] = (
     SessionSubscription,

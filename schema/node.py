@@ -21,6 +21,7 @@ from resolvers import (
     notifications,
     sessions,
     sharing,
+    telemetry,
     template_files,
     templates,
 )
@@ -53,6 +54,7 @@ READS: dict[str, tuple[Permission, Read]] = {
     "tpv": (Permission.TEMPLATES_READ, templates.version),
     "pub": (Permission.TEMPLATES_READ, template_files.publisher),
     "hof": (Permission.SESSIONS_READ, handoffs.handoff),
+    "tel": (Permission.METRICS_READ, telemetry.telemetry_service),
 }
 
 

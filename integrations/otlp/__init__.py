@@ -1,0 +1,1 @@
+"""Telemetry of others, as the OpenTelemetry protocol (OTLP) brings it."""

@@ -1,0 +1,1 @@
+"""Facts of agents that run elsewhere, from their OpenTelemetry spans and metrics."""

@@ -1,0 +1,160 @@
+"""What a point of a metric says: tokens and money used, sessions begun, and what came of them.
+
+Sources: OpenTelemetry's semantic conventions for metrics of generative AI; "Monitoring" in Claude Code's documentation
+for the names that begin with `claude_code.`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import orjson
+
+from integrations.otlp.base import Point, Temporality
+from services.metrics.otlp.reading import Facts, Rejected, Source, fact_id, label, text_of, time_of
+
+LARGEST_VALUE = 1e15
+_MOST_SESSIONS = 10_000
+
+_TOKENS = {
+    "input": "input_tokens",
+    "output": "output_tokens",
+    "cacheRead": "cache_read_tokens",
+    "cacheCreation": "cache_write_tokens",
+    "completion": "output_tokens",
+}
+_OUTCOMES = {
+    "claude_code.lines_of_code.count": "lines_of_code",
+    "claude_code.pull_request.count": "pull_requests",
+    "claude_code.commit.count": "commits",
+    "claude_code.active_time.total": "active_seconds",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """The series that a point belongs to, and what it has counted since its start."""
+
+    key: bytes
+    """16 bytes."""
+    start: int
+    at: int
+    value: float
+    count: int
+
+    @classmethod
+    def of(cls, point: Point) -> Series:
+        """The series of a point, by resource, scope, metric and attributes."""
+        origin = point.origin
+        name = [origin.resource, origin.scope, point.metric, point.attributes]
+        key = fact_id(orjson.dumps(name, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS, default=repr)).bytes
+        return cls(key, point.start, point.at, point.value, point.count)
+
+
+def is_read(point: Point) -> bool:
+    """Whether the point's metric says something of agents."""
+    return point.metric in _READERS
+
+
+def tells_usage(point: Point) -> bool:
+    """Whether the point's metric says what was used, as spans may do, too."""
+    return point.metric in ("gen_ai.client.token.usage", "claude_code.token.usage")
+
+
+def checked(point: Point, source: Source) -> Series | None:
+    """The point's series where it counts from a start, None where it is a difference. Raises Rejected."""
+    if not math.isfinite(point.value) or not 0 <= point.value <= LARGEST_VALUE:
+        raise Rejected(f"a value of {point.metric} is {point.value}: it must be a number from 0 to 10^15")
+    time_of(point.at, source.now)
+    if point.temporality is None:
+        raise Rejected(f"{label(point.metric)} is a gauge here, and a sum by its definition")
+    return Series.of(point) if point.temporality is Temporality.CUMULATIVE else None
+
+
+def facts_of(point: Point, value: float, count: int, source: Source, facts: Facts) -> None:
+    """Add what the point says to the facts; `value` and `count` are what came since the one before. Raises Rejected."""
+    if value <= 0:
+        return
+    if tells_usage(point) and source.usage_from_spans:
+        facts.superseded += 1
+        return
+    series = Series.of(point)
+    at = time_of(point.at, source.now)
+    common = {
+        "at": at,
+        "id": fact_id(series.key, point.start.to_bytes(8, "big"), point.at.to_bytes(8, "big")),
+        "user_id": source.user_of(point.attributes, point.origin.resource),
+        "service": source.service,
+        "conventions": _conventions(point),
+    }
+    _READERS[point.metric](point, value, count, common, facts)
+
+
+def _claude_tokens(point: Point, value: float, count: int, common: Mapping[str, Any], facts: Facts) -> None:
+    column = _TOKENS.get(str(point.attributes.get("type")))
+    if column is None:
+        raise Rejected("claude_code.token.usage has a type that is not input, output, cacheRead or cacheCreation")
+    facts.add("usage_facts", {**common, **_model(point), "provider": "anthropic", "requests": 0, column: round(value)})
+
+
+def _claude_cost(point: Point, value: float, count: int, common: Mapping[str, Any], facts: Facts) -> None:
+    cost = {"cost_usd": Decimal(str(round(value, 9))), "cost_source": "provider"}
+    facts.add("usage_facts", {**common, **_model(point), "provider": "anthropic", "requests": 0, **cost})
+
+
+def _claude_sessions(point: Point, value: float, count: int, common: Mapping[str, Any], facts: Facts) -> None:
+    number = round(value)
+    if number > _MOST_SESSIONS:
+        raise Rejected(f"claude_code.session.count says that {number} sessions began at once")
+    for index in range(number):
+        row = {**common, "change": "CREATED"}
+        if index:
+            row["id"] = fact_id(common["id"].bytes, index.to_bytes(4, "big"))
+        facts.add("session_facts", row)
+
+
+def _claude_outcomes(point: Point, value: float, count: int, common: Mapping[str, Any], facts: Facts) -> None:
+    # Lines that were removed are work as well, and are told apart by nothing else.
+    host = text_of(point.origin.resource, "host.name") or source_name(point)
+    facts.add("resource_facts", {**common, "resource": _OUTCOMES[point.metric], "host": host, "value": value})
+
+
+def _client_tokens(point: Point, value: float, count: int, common: Mapping[str, Any], facts: Facts) -> None:
+    column = _TOKENS.get(str(point.attributes.get("gen_ai.token.type")))
+    if column is None:
+        raise Rejected("gen_ai.client.token.usage has a gen_ai.token.type that is neither input nor output")
+    provider = text_of(point.attributes, "gen_ai.provider.name", "gen_ai.system")
+    requests = count if column == "output_tokens" else 0
+    row = {**common, **_model(point), "provider": provider, "requests": requests, column: round(value)}
+    facts.add("usage_facts", row)
+
+
+_READERS: Mapping[str, Callable[[Point, float, int, Mapping[str, Any], Facts], None]] = {
+    "claude_code.token.usage": _claude_tokens,
+    "claude_code.cost.usage": _claude_cost,
+    "claude_code.session.count": _claude_sessions,
+    **dict.fromkeys(_OUTCOMES, _claude_outcomes),
+    "gen_ai.client.token.usage": _client_tokens,
+}
+
+
+def source_name(point: Point) -> str:
+    """What sent it: the resource's service."""
+    return text_of(point.origin.resource, "service.name") or "(unnamed)"
+
+
+def _model(point: Point) -> dict[str, Any]:
+    model = text_of(point.attributes, "model", "gen_ai.response.model", "gen_ai.request.model")
+    return {"model": model or "(unknown)"}
+
+
+def _conventions(point: Point) -> str:
+    if point.metric.startswith("claude_code."):
+        version = text_of(point.origin.resource, "service.version") or text_of(point.attributes, "app.version")
+        return f"claude_code {version[:20]}" if version else "claude_code"
+    version = point.origin.schema_url.rsplit("/", 1)[-1]
+    return f"opentelemetry {version[:20]}" if version else "opentelemetry"

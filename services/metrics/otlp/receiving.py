@@ -1,0 +1,305 @@
+"""Takes spans and points of metrics: each at most once, all of a request's or none."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+from uuid import UUID
+
+from core import clock, db
+from core.ids import new_id
+from core.permissions import Actor, ActorKind, Permission
+from integrations.otlp.base import Origin, Point, Span
+from services.metrics.otlp import points as of_points
+from services.metrics.otlp import spans as of_spans
+from services.metrics.otlp.labels import MOST, OTHER, limit_labels, remember
+from services.metrics.otlp.reading import Facts, Rejected, Source, addresses_in, label
+from services.metrics.store import store
+
+Signal = Literal["TRACES", "METRICS"]
+
+MOST_SERIES = 20_000
+"""Series of an organisation that count from a start: what each had come to is kept."""
+_MOST_REASONS = 5
+_UNNAMED = "unknown_service"
+"""What a sender without a name is called, as OpenTelemetry does."""
+
+
+@dataclass(slots=True)
+class Receipt:
+    """What became of a request."""
+
+    taken: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    """Why others were rejected, and how many."""
+
+    @property
+    def rejected(self) -> int:
+        return self.reasons.total()
+
+    @property
+    def message(self) -> str:
+        """For whoever sent it; empty where all was taken."""
+        told = [f"{count} rejected: {reason}" for reason, count in self.reasons.most_common(_MOST_REASONS)]
+        more = len(self.reasons) - len(told)
+        return "; ".join(told) + (f"; and {more} other reasons" if more > 0 else "")
+
+
+@dataclass(slots=True)
+class _OfService:
+    """What one service sent in a request."""
+
+    facts: Facts = field(default_factory=Facts)
+    reasons: Counter[str] = field(default_factory=Counter)
+    conventions: set[str] = field(default_factory=set)
+    sent: int = 0
+
+
+async def receive_spans(actor: Actor, spans: Sequence[Span]) -> Receipt:
+    """Store what spans say. Raises Forbidden."""
+    actor.require(Permission.METRICS_INGEST)
+    with_usage = {
+        service_of(span.origin)
+        for span in spans
+        if span.attributes.get("gen_ai.operation.name") or span.attributes.get("openinference.span.kind")
+    }
+    sources = await _sources(actor, "TRACES", {service_of(span.origin) for span in spans}, with_usage, spans)
+    services: dict[str, _OfService] = defaultdict(_OfService)
+    for span in spans:
+        name = service_of(span.origin)
+        service = services[name]
+        service.sent += 1
+        try:
+            of_spans.facts_of(span, sources[name], service.facts)
+        except Rejected as reason:
+            service.reasons[str(reason)] += 1
+    async with db.transaction() as tx:
+        kept = await _store(tx, actor, "spans", services)
+    remember(actor.organization_id, kept)
+    return _receipt(services)
+
+
+async def receive_points(actor: Actor, points: Sequence[Point], unread: int = 0) -> Receipt:
+    """Store what points of metrics say; `unread` is how many came that are of no kind that is read. Raises
+    Forbidden."""
+    actor.require(Permission.METRICS_INGEST)
+    with_usage = {service_of(point.origin) for point in points if of_points.tells_usage(point)}
+    sources = await _sources(actor, "METRICS", {service_of(point.origin) for point in points}, with_usage, points)
+    services: dict[str, _OfService] = defaultdict(_OfService)
+    read: list[tuple[str, Point, of_points.Series | None]] = []
+    for point in points:
+        name = service_of(point.origin)
+        service = services[name]
+        service.sent += 1
+        if not of_points.is_read(point):
+            service.facts.ignored += 1
+            continue
+        try:
+            read.append((name, point, of_points.checked(point, sources[name])))
+        except Rejected as reason:
+            service.reasons[str(reason)] += 1
+    async with db.transaction() as tx:
+        came = await _differences(tx, actor, [series for _, _, series in read if series is not None])
+        for name, point, series in read:
+            try:
+                value, count = (point.value, point.count) if series is None else came(series)
+                of_points.facts_of(point, value, count, sources[name], services[name].facts)
+            except Rejected as reason:
+                services[name].reasons[str(reason)] += 1
+        kept = await _store(tx, actor, "points", services)
+    remember(actor.organization_id, kept)
+    receipt = _receipt(services)
+    if unread:
+        receipt.reasons["it is neither a gauge, nor a sum or histogram with a temporality"] += unread
+    return receipt
+
+
+def service_of(origin: Origin) -> str:
+    """The name of the service that sent it."""
+    name = origin.resource.get("service.name")
+    return label(name) if isinstance(name, str) and name else _UNNAMED
+
+
+def _receipt(services: Mapping[str, _OfService]) -> Receipt:
+    receipt = Receipt()
+    for service in services.values():
+        receipt.reasons.update(service.reasons)
+        receipt.taken += service.sent - service.reasons.total()
+    return receipt
+
+
+async def _sources(
+    actor: Actor, signal: Signal, names: set[str], with_usage: set[str], sent: Iterable[Span | Point]
+) -> dict[str, Source]:
+    """What is known of the services that sent this. The first signal that tells a service's usage is the one that
+    counts, so that agents which send both are not counted twice."""
+    organization_id = actor.organization_id
+    found = await _signals(organization_id, names)
+    if missing := {name for name in names if name not in found or (name in with_usage and found[name] is None)}:
+        await db.execute(
+            """
+            INSERT INTO telemetry_services (id, organization_id, name, usage_signal)
+            SELECT given.id, $1, given.name, given.signal
+            FROM unnest($2::uuid[], $3::text[], $4::text[]) AS given (id, name, signal)
+            WHERE EXISTS (SELECT FROM telemetry_services here
+                          WHERE here.organization_id = $1 AND here.name = given.name)
+            OR (SELECT count(*) FROM telemetry_services here WHERE here.organization_id = $1) < $5
+            ORDER BY given.name
+            ON CONFLICT (organization_id, name) DO UPDATE SET usage_signal = excluded.usage_signal
+            WHERE telemetry_services.usage_signal IS NULL AND excluded.usage_signal IS NOT NULL
+            """,
+            organization_id,
+            [new_id() for _ in missing],
+            sorted(missing),
+            [signal if name in with_usage else None for name in sorted(missing)],
+            MOST,
+        )
+        found = await _signals(organization_id, names)
+    speaks_of_others = actor.kind is ActorKind.SERVICE
+    users: dict[str, UUID] = {}
+    if speaks_of_others and (
+        addresses := set().union(*(addresses_in(one.attributes, one.origin.resource) for one in sent))
+    ):
+        rows = await db.fetch(
+            "SELECT lower(email) AS email, id FROM users WHERE organization_id = $1 AND lower(email) = ANY($2)",
+            organization_id,
+            list(addresses),
+        )
+        users = {row["email"]: row["id"] for row in rows}
+    now = clock.now()
+    default = None if speaks_of_others else actor.user_id
+    return {
+        # A service for which there was no room is counted with the others of that kind.
+        name: Source(name if name in found else OTHER, now, found.get(name, signal) in (None, "TRACES"), default, users)
+        for name in names
+    }
+
+
+async def _signals(organization_id: UUID, names: set[str]) -> dict[str, str | None]:
+    rows = await db.fetch(
+        "SELECT name, usage_signal FROM telemetry_services WHERE organization_id = $1 AND name = ANY($2)",
+        organization_id,
+        list(names),
+    )
+    return {row["name"]: row["usage_signal"] for row in rows}
+
+
+async def _store(
+    tx: db.Transaction, actor: Actor, what: Literal["spans", "points"], services: Mapping[str, _OfService]
+) -> set[tuple[str, str]]:
+    """Write the facts, and what is known of the services; returns the names that are there now."""
+    facts: dict[str, list[dict[str, object]]] = defaultdict(list)
+    for service in services.values():
+        for table, rows in service.facts.rows.items():
+            for row in rows:
+                row["organization_id"], row["source"] = actor.organization_id, "OTLP"
+                service.conventions.add(row["conventions"])
+            facts[table] += rows
+    kept = await limit_labels(tx, actor.organization_id, facts)
+    await store(tx, facts)
+    # Last, so that requests of the same service wait for each other only for as long as a commit takes.
+    await tx.executemany(
+        f"UPDATE telemetry_services SET {what} = {what} + $3, rejected = rejected + $4, ignored = ignored + $5, "
+        "superseded = superseded + $6, last_seen_at = greatest(last_seen_at, now()), "
+        "last_rejection = coalesce($7, last_rejection), "
+        "conventions = coalesce((SELECT array_agg(DISTINCT one ORDER BY one) "
+        "FROM unnest(conventions || $8::text[]) AS one), '{}') WHERE organization_id = $1 AND name = $2",
+        [
+            (
+                actor.organization_id,
+                name,
+                service.sent,
+                service.reasons.total(),
+                service.facts.ignored,
+                service.facts.superseded,
+                next(iter(service.reasons), None),
+                sorted(service.conventions)[:20],
+            )
+            for name, service in sorted(services.items())
+        ],
+    )
+    return kept
+
+
+async def _differences(
+    tx: db.Transaction, actor: Actor, given: Sequence[of_points.Series]
+) -> Callable[[of_points.Series], tuple[float, int]]:
+    """What each series has counted since what was known of it, and keep what is known now.
+
+    A point with another start is of a series that began again. What is older than what is known adds nothing: it is in
+    the later total.
+    """
+    if not given:
+        return lambda series: (0.0, 0)
+    await _make_room(tx, actor.organization_id, {series.key for series in given})
+    known = {
+        row["series"]: row
+        for row in await tx.fetch(
+            "SELECT series, start_ns, at_ns, value, count FROM telemetry_series WHERE organization_id = $1 "
+            "AND series = ANY($2) ORDER BY series FOR UPDATE",
+            actor.organization_id,
+            list({series.key for series in given}),
+        )
+    }
+    came: dict[tuple[bytes, int], tuple[float, int]] = {}
+    now: dict[bytes, tuple[int, int, float, int]] = {
+        key: (row["start_ns"], row["at_ns"], row["value"], row["count"]) for key, row in known.items()
+    }
+    for series in sorted(given, key=lambda series: series.at):
+        before = now.get(series.key)
+        if before is None:
+            continue
+        start, at, value, count = before
+        if series.at <= at:
+            came.setdefault((series.key, series.at), (0.0, 0))
+            continue
+        if start != series.start or series.value < value:
+            value, count = 0.0, 0
+        came[series.key, series.at] = (series.value - value, series.count - count)
+        now[series.key] = (series.start, series.at, series.value, series.count)
+    await tx.executemany(
+        "UPDATE telemetry_series SET start_ns = $3, at_ns = $4, value = $5, count = $6, seen_at = now() "
+        "WHERE organization_id = $1 AND series = $2",
+        [(actor.organization_id, key, *state) for key, state in sorted(now.items())],
+    )
+
+    def of(series: of_points.Series) -> tuple[float, int]:
+        if series.key not in known:
+            raise Rejected(
+                f"there are {MOST_SERIES} series of your organisation already that count from a start: send "
+                "differences (OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=delta), or fewer attributes"
+            )
+        return came.pop((series.key, series.at), (0.0, 0))
+
+    return of
+
+
+async def _make_room(tx: db.Transaction, organization_id: UUID, keys: set[bytes]) -> None:
+    """A row for each series for which there is room; one that nobody has sent for a month makes room."""
+    there = await tx.fetchval(
+        "SELECT count(*) FROM telemetry_series WHERE organization_id = $1 AND series = ANY($2)",
+        organization_id,
+        list(keys),
+    )
+    if there == len(keys):
+        return
+    await tx.execute(
+        "DELETE FROM telemetry_series WHERE organization_id = $1 AND seen_at < now() - interval '30 days'",
+        organization_id,
+    )
+    await tx.execute(
+        """
+        INSERT INTO telemetry_series (organization_id, series, start_ns, at_ns, value, count)
+        SELECT $1, given.series, 0, 0, 0, 0 FROM unnest($2::bytea[]) AS given (series)
+        WHERE NOT EXISTS (SELECT FROM telemetry_series here
+                          WHERE here.organization_id = $1 AND here.series = given.series)
+        ORDER BY given.series
+        LIMIT greatest(0, $3 - (SELECT count(*) FROM telemetry_series WHERE organization_id = $1))
+        ON CONFLICT DO NOTHING
+        """,
+        organization_id,
+        list(keys),
+        MOST_SERIES,
+    )

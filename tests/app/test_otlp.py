@@ -1,0 +1,481 @@
+"""Telemetry of agents that run elsewhere: real OpenTelemetry SDKs, and what no SDK would send."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import secrets
+import time
+import zlib
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTracePartialSuccess,
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.sdk.metrics import Counter as SdkCounter
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import AggregationTemporality, PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import Status, StatusCode
+
+from app.web import WebApp
+from app.wiring import Program, serving
+from core import db
+from core.permissions import Actor, Role
+from models.identity import UserKind
+from services.identity.accounts import create_service_account
+from services.identity.actors import actor_of_user
+from services.identity.tokens import create_access_token
+from services.metrics.otlp import labels, receiving
+from tests.app.conftest import served
+from tests.clients_of_graph import Client
+from tests.services.identity_help import HERE, House, a_house
+
+pytestmark = pytest.mark.anyio
+
+SCHEMA = "https://opentelemetry.io/schemas/1.37.0"
+NOW = time.time_ns()
+
+
+class Door:
+    """A served process, an organisation, and what is stored of its telemetry."""
+
+    def __init__(self, base: str, house: House, tokens: Mapping[Role, str]) -> None:
+        self.base, self.house, self.tokens = base, house, tokens
+        self.graph = Client(f"{base}/graphql", tokens[Role.ADMIN])
+
+    def headers(self, role: Role = Role.MEMBER) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.tokens[role]}"}
+
+    async def post(self, path: str, body: bytes, *, role: Role | None = Role.MEMBER, **headers: str) -> httpx.Response:
+        given = {"content-type": "application/x-protobuf"} | (self.headers(role) if role else {})
+        given |= {name.replace("_", "-"): value for name, value in headers.items()}
+        async with httpx.AsyncClient() as http:
+            return await http.post(f"{self.base}/v1/{path}", content=body, headers=given)
+
+    async def rows(self, table: str) -> list[Any]:
+        return await db.fetch(
+            f"SELECT * FROM {table} WHERE organization_id = $1 ORDER BY at, id", self.house.organization_id
+        )
+
+    async def service(self, name: str) -> dict[str, Any]:
+        body = await self.graph(
+            "{ telemetryServices { nodes { id name usageSignal conventions spans points rejected ignored superseded "
+            "lastRejection } } }"
+        )
+        return next(found for found in body["telemetryServices"]["nodes"] if found["name"] == name)
+
+
+@asynccontextmanager
+async def a_door(program: Program) -> AsyncIterator[Door]:
+    house = await a_house()
+    tokens = {
+        role: (await create_access_token(house.actor(role), name="tests", scopes=None)).secret
+        for role in (Role.ADMIN, Role.MEMBER, Role.VIEWER)
+    }
+    app = WebApp(program.parts.settings)
+    async with serving(program), served(app, program.parts.settings) as base:
+        yield Door(base, house, tokens)
+
+
+@pytest.fixture
+async def door(database: Program) -> AsyncIterator[Door]:
+    async with a_door(database) as found:
+        yield found
+
+
+def attributes(values: Mapping[str, Any]) -> list[KeyValue]:
+    found = []
+    for key, value in values.items():
+        pair = KeyValue(key=key)
+        match value:
+            case bool():
+                pair.value.bool_value = value
+            case int():
+                pair.value.int_value = value
+            case float():
+                pair.value.double_value = value
+            case _:
+                pair.value.string_value = value
+        found.append(pair)
+    return found
+
+
+def spans(*given: Mapping[str, Any], service: str = "agent", start: int | None = None, end: int | None = None) -> bytes:
+    """A request with one span of a second for each set of attributes."""
+    request = ExportTraceServiceRequest()
+    of_resource = request.resource_spans.add()
+    of_resource.resource.attributes.extend(attributes({"service.name": service}))
+    of_scope = of_resource.scope_spans.add(schema_url=SCHEMA)
+    for values in given:
+        of_scope.spans.add(
+            trace_id=secrets.token_bytes(16),
+            span_id=secrets.token_bytes(8),
+            name="work",
+            start_time_unix_nano=NOW if start is None else start,
+            end_time_unix_nano=NOW + 10**9 if end is None else end,
+            attributes=attributes(values),
+        )
+    return request.SerializeToString()
+
+
+def total(metric: str, value: float, at: int, *, start: int = NOW, temporality: int = 2, **more: Any) -> bytes:
+    """A request with one point of a sum; temporality 1 is delta and 2 cumulative."""
+    request = ExportMetricsServiceRequest()
+    of_resource = request.resource_metrics.add()
+    of_resource.resource.attributes.extend(attributes({"service.name": "claude-code", "service.version": "2.1.0"}))
+    found = of_resource.scope_metrics.add().metrics.add(name=metric)
+    found.sum.aggregation_temporality = temporality  # type: ignore[assignment]
+    found.sum.is_monotonic = True
+    found.sum.data_points.add(
+        start_time_unix_nano=start, time_unix_nano=at, as_double=value, attributes=attributes(more)
+    )
+    return request.SerializeToString()
+
+
+CHAT = {
+    "gen_ai.operation.name": "chat",
+    "gen_ai.provider.name": "anthropic",
+    "gen_ai.request.model": "claude-sonnet-4-5",
+    "gen_ai.usage.input_tokens": 1000,
+    "gen_ai.usage.output_tokens": 50,
+    "gen_ai.usage.cache_read.input_tokens": 700,
+    "gen_ai.usage.cache_creation.input_tokens": 100,
+}
+
+
+async def test_an_agent_with_the_opentelemetry_sdk_is_seen(door: Door) -> None:
+    provider = TracerProvider(resource=Resource.create({"service.name": "support-agent"}))
+    exporter = OTLPSpanExporter(endpoint=f"{door.base}/v1/traces", headers=door.headers())
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    tracer = provider.get_tracer("agents", schema_url=SCHEMA)
+    with tracer.start_as_current_span("invoke_agent", attributes={"gen_ai.operation.name": "invoke_agent"}):
+        with tracer.start_as_current_span("chat", attributes=CHAT):
+            pass
+        with tracer.start_as_current_span(
+            "execute_tool", attributes={"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "mcp__git__log"}
+        ) as tool:
+            tool.set_status(Status(StatusCode.ERROR))
+            tool.set_attribute("error.type", "timeout")
+        with tracer.start_as_current_span("GET /"):
+            pass
+    await asyncio.to_thread(provider.shutdown)
+
+    [usage] = await door.rows("usage_facts")
+    assert (usage["model"], usage["provider"], usage["requests"]) == ("claude-sonnet-4-5", "anthropic", 1)
+    assert (usage["input_tokens"], usage["output_tokens"]) == (200, 50), "the four kinds of tokens are disjoint"
+    assert (usage["cache_read_tokens"], usage["cache_write_tokens"]) == (700, 100)
+    assert usage["cost_usd"] is None, "no cost is invented"
+    assert (usage["source"], usage["service"]) == ("OTLP", "support-agent")
+    assert usage["conventions"] == "opentelemetry 1.37.0"
+    assert usage["user_id"] == door.house.users[Role.MEMBER]["id"]
+    [tool_call] = await door.rows("tool_facts")
+    assert (tool_call["server"], tool_call["tool"]) == ("git", "git.log")
+    assert (tool_call["outcome"], tool_call["error_kind"]) == ("FAILED", "timeout")
+    [run] = await door.rows("run_facts")
+    assert run["outcome"] == "FINISHED"
+    assert run["duration_ms"] >= tool_call["duration_ms"] >= 0
+    assert run["run_id"] == tool_call["run_id"] == usage["run_id"], "one trace is one run"
+    service = await door.service("support-agent")
+    assert (service["spans"], service["rejected"], service["usageSignal"]) == (4, 0, "TRACES")
+
+
+@pytest.mark.parametrize("temporality", ["delta", "cumulative"])
+async def test_claude_code_is_seen_by_its_metrics(door: Door, temporality: str) -> None:
+    preferred = AggregationTemporality.DELTA if temporality == "delta" else AggregationTemporality.CUMULATIVE
+    exporter = OTLPMetricExporter(
+        endpoint=f"{door.base}/v1/metrics", headers=door.headers(), preferred_temporality={SdkCounter: preferred}
+    )
+    reader = PeriodicExportingMetricReader(exporter, export_interval_millis=3_600_000)
+    resource = Resource.create({"service.name": "claude-code", "service.version": "2.1.0"})
+    provider = MeterProvider([reader], resource=resource)
+    meter = provider.get_meter("com.anthropic.claude_code")
+    tokens = meter.create_counter("claude_code.token.usage", unit="tokens")
+    cost = meter.create_counter("claude_code.cost.usage", unit="USD")
+    sessions = meter.create_counter("claude_code.session.count")
+    commits = meter.create_counter("claude_code.commit.count")
+    model = {"model": "claude-opus-4-5"}
+    for _ in range(3):
+        tokens.add(100, {**model, "type": "input"})
+        tokens.add(40, {**model, "type": "cacheRead"})
+        cost.add(0.0125, model)
+        sessions.add(1)
+        commits.add(2)
+        await asyncio.to_thread(reader.force_flush)
+    await asyncio.to_thread(provider.shutdown)
+
+    usage = await door.rows("usage_facts")
+    assert sum(row["input_tokens"] or 0 for row in usage) == 300
+    assert sum(row["cache_read_tokens"] or 0 for row in usage) == 120
+    assert sum(row["output_tokens"] or 0 for row in usage) == 0
+    assert str(sum(row["cost_usd"] or 0 for row in usage).normalize()) == "0.0375"
+    assert {row["model"] for row in usage} == {"claude-opus-4-5"}
+    assert {row["conventions"] for row in usage} == {"claude_code 2.1.0"}
+    assert len(await door.rows("session_facts")) == 3
+    assert sum(row["value"] for row in await door.rows("resource_facts") if row["resource"] == "commits") == 6
+
+
+async def test_json_and_protobuf_say_the_same(door: Door) -> None:
+    trace, span = secrets.token_hex(16), secrets.token_hex(8)
+    body = {
+        "resourceSpans": [
+            {
+                "resource": {"attributes": [{"key": "service.name", "value": {"stringValue": "agent"}}]},
+                "scopeSpans": [
+                    {
+                        "schemaUrl": SCHEMA,
+                        "somethingNew": [1],
+                        "spans": [
+                            {
+                                "traceId": trace,
+                                "spanId": span,
+                                "name": "chat",
+                                "kind": 3,
+                                "startTimeUnixNano": str(NOW),
+                                "endTimeUnixNano": str(NOW + 10**9),
+                                "status": {"code": 2},
+                                "attributes": [
+                                    {"key": "gen_ai.operation.name", "value": {"stringValue": "execute_tool"}},
+                                    {"key": "gen_ai.tool.name", "value": {"stringValue": "search"}},
+                                ],
+                            }
+                        ],
+                    }
+                ],
+            }
+        ]
+    }
+    answer = await door.post("traces", json.dumps(body).encode(), content_type="application/json")
+    assert answer.status_code == 200
+    assert (answer.headers["content-type"], answer.json()) == ("application/json", {})
+    request = ExportTraceServiceRequest()
+    request.ParseFromString(
+        spans({"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "search", "error.type": "x"})
+    )
+    sent = request.resource_spans[0].scope_spans[0].spans[0]
+    sent.trace_id, sent.span_id = bytes.fromhex(trace), bytes.fromhex(span)
+    answer = await door.post("traces", request.SerializeToString())
+    assert answer.headers["content-type"] == "application/x-protobuf"
+    ExportTraceServiceResponse.FromString(answer.content)
+    [row] = await door.rows("tool_facts")
+    assert (row["tool"], row["outcome"], row["duration_ms"]) == ("search", "FAILED", 1000.0)
+
+
+async def test_what_is_sent_twice_is_counted_once(door: Door) -> None:
+    body = spans(CHAT, CHAT)
+    points = total("claude_code.session.count", 1, NOW + 1, temporality=1)
+    await asyncio.gather(
+        *(door.post("traces", body) for _ in range(4)), *(door.post("metrics", points) for _ in range(4))
+    )
+    assert len(await door.rows("usage_facts")) == 2
+    assert len(await door.rows("session_facts")) == 1
+
+
+async def test_totals_that_repeat_come_late_or_begin_again_are_counted_once(door: Door) -> None:
+    name, second = "claude_code.token.usage", 10**9
+    for value, at, start in (
+        (100.0, NOW + 1 * second, NOW),
+        (250.0, NOW + 3 * second, NOW),
+        (250.0, NOW + 3 * second, NOW),  # again
+        (180.0, NOW + 2 * second, NOW),  # late: it is part of the 250
+        (40.0, NOW + 5 * second, NOW + 4 * second),  # the program was started again
+        (60.0, NOW + 6 * second, NOW + 4 * second),
+        (10.0, NOW + 7 * second, NOW + 4 * second),  # a counter that was set back without saying so
+    ):
+        answer = await door.post("metrics", total(name, value, at, start=start, type="output", model="m"))
+        assert answer.status_code == 200, answer.text
+    assert sum(row["output_tokens"] for row in await door.rows("usage_facts")) == 250 + 60 + 10
+
+
+async def test_a_service_that_sends_both_signals_is_not_counted_twice(door: Door) -> None:
+    tokens = {"gen_ai.token.type": "input", "gen_ai.request.model": "m"}
+    await door.post("traces", spans(CHAT, service="claude-code"))
+    await door.post("metrics", total("gen_ai.client.token.usage", 1000, NOW + 1, temporality=1, **tokens))
+    [row] = await door.rows("usage_facts")
+    assert row["requests"] == 1
+    service = await door.service("claude-code")
+    assert (service["usageSignal"], service["superseded"]) == ("TRACES", 1)
+    document = (
+        "mutation($input: SetUsageSignalInput!) { setUsageSignal(input: $input) { telemetryService { usageSignal } } }"
+    )
+    changed = await door.graph(document, input={"telemetryServiceId": service["id"], "usageSignal": "METRICS"})
+    assert changed["setUsageSignal"]["telemetryService"]["usageSignal"] == "METRICS"
+    await door.post("metrics", total("gen_ai.client.token.usage", 7, NOW + 2, temporality=1, **tokens))
+    await door.post("traces", spans(CHAT, service="claude-code"))
+    assert [row["input_tokens"] for row in await door.rows("usage_facts")].count(7) == 1
+    assert len(await door.rows("usage_facts")) == 2
+    member = Client(f"{door.base}/graphql", door.tokens[Role.MEMBER])
+    refused = await member.refused(document, input={"telemetryServiceId": service["id"], "usageSignal": "TRACES"})
+    assert refused.codes == ["FORBIDDEN"]
+
+
+async def test_only_a_service_account_speaks_of_others(door: Door) -> None:
+    someone = door.house.users[Role.VIEWER]
+    body = spans({**CHAT, "user.email": someone["email"].upper()})
+    await door.post("traces", body)
+    account = await create_service_account(door.house.actor(Role.ADMIN), name="Collector", role=Role.MEMBER)
+    actor: Actor = actor_of_user(account, None, HERE)
+    assert account["kind"] == UserKind.SERVICE
+    secret = (await create_access_token(actor, name="otlp", scopes=["METRICS_INGEST"])).secret
+    for email in (someone["email"].upper(), "somebody@elsewhere.example"):
+        answer = await door.post(
+            "traces", spans({**CHAT, "user.email": email}), role=None, authorization=f"Bearer {secret}"
+        )
+        assert answer.status_code == 200, answer.text
+    users = [row["user_id"] for row in await door.rows("usage_facts")]
+    assert sorted(map(str, users)) == sorted(map(str, [door.house.users[Role.MEMBER]["id"], someone["id"], None]))
+
+
+async def test_one_bad_span_costs_the_others_nothing(door: Door) -> None:
+    request = ExportTraceServiceRequest()
+    request.ParseFromString(spans(CHAT, {**CHAT, "gen_ai.usage.input_tokens": -5}, CHAT, CHAT, CHAT))
+    sent = request.resource_spans[0].scope_spans[0].spans
+    sent[2].end_time_unix_nano = NOW + 3 * 86_400 * 10**9
+    sent[3].end_time_unix_nano = 0
+    sent[4].trace_id = b""
+    answer = await door.post("traces", request.SerializeToString())
+    assert answer.status_code == 200
+    partial = ExportTraceServiceResponse.FromString(answer.content).partial_success
+    assert partial.rejected_spans == 4
+    for reason in ("which is no number of tokens", "check the sender's clock", "does not say when", "has no id"):
+        assert reason in partial.error_message
+    assert len(await door.rows("usage_facts")) == 1
+    service = await door.service("agent")
+    assert service["rejected"] == 4
+    assert service["lastRejection"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0, 1e300], ids=["nan", "infinite", "less", "vast"])
+async def test_numbers_that_are_none_are_rejected(door: Door, value: float) -> None:
+    body = total("claude_code.cost.usage", value, NOW + 1, temporality=1, model="m")
+    answer = await door.post("metrics", body)
+    partial = ExportMetricsServiceResponse.FromString(answer.content).partial_success
+    assert (partial.rejected_data_points, len(await door.rows("usage_facts"))) == (1, 0)
+
+
+async def test_clocks_that_are_a_little_wrong_are_taken_as_they_are(door: Door) -> None:
+    hour = 3600 * 10**9
+    answer = await door.post("traces", spans(CHAT, start=NOW + 2 * hour, end=NOW + hour))
+    assert not ExportTraceServiceResponse.FromString(answer.content).HasField("partial_success")
+    [row] = await door.rows("usage_facts")
+    assert row["duration_ms"] is None, "an end before the start has no length"
+    answer = await door.post("traces", spans(CHAT, end=NOW - 500 * 24 * hour))
+    assert "older than 400 days" in ExportTraceServiceResponse.FromString(answer.content).partial_success.error_message
+
+
+async def test_prompts_are_not_kept_anywhere(door: Door) -> None:
+    secret = "the launch code is 0000"
+    given = {**CHAT, "gen_ai.input.messages": secret, "input.value": secret, "gen_ai.system_instructions": secret}
+    await door.post("traces", spans(given))
+    for table in ("usage_facts", "telemetry_services", "metric_labels"):
+        rows = await db.fetch(f"SELECT t::text AS text FROM {table} t")
+        assert rows
+        assert not [row for row in rows if secret in row["text"]]
+
+
+async def test_names_that_are_ids_do_not_become_names_without_end(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labels, "MOST", 5)
+    call = {"gen_ai.operation.name": "execute_tool"}
+    for batch in range(3):
+        body = spans(*({**call, "gen_ai.tool.name": f"call-{batch}-{number}"} for number in range(4)))
+        await asyncio.gather(door.post("traces", body), door.post("traces", body))
+    tools = [row["tool"] for row in await door.rows("tool_facts")]
+    assert len(tools) == 12, "nothing is lost"
+    assert len(set(tools)) == 6
+    assert tools.count("(other)") == 7
+    body = await door.graph("{ labelDimensions { dimension names overflowed example limit } }")
+    [tool] = [found for found in body["labelDimensions"] if found["dimension"] == "tool"]
+    assert tool["names"] == 5
+    assert tool["overflowed"] >= 7
+    assert tool["example"].startswith("call-")
+
+
+async def test_series_that_count_from_a_start_are_bounded(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receiving, "MOST_SERIES", 2)
+    answers = [
+        await door.post("metrics", total("claude_code.commit.count", 1, NOW + 1, user=f"{number}"))
+        for number in range(3)
+    ]
+    partial = ExportMetricsServiceResponse.FromString(answers[2].content).partial_success
+    assert partial.rejected_data_points == 1
+    assert "temporality" in partial.error_message.lower()
+    assert len(await door.rows("resource_facts")) == 2
+
+
+async def test_sql_in_names_is_text(door: Door) -> None:
+    name = "'; DROP TABLE tool_facts; -- \0"
+    await door.post("traces", spans({"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": name}, service=name))
+    [row] = await door.rows("tool_facts")
+    assert row["tool"] == row["service"] == name.replace("\0", "\ufffd")
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status"),
+    [
+        (b"\xff\xff\xff", {}, 400),
+        (b"[]", {"content_type": "application/json"}, 400),
+        (b"[" * 100_000, {"content_type": "application/json"}, 400),
+        (b'{"resourceSpans": 7}', {"content_type": "application/json"}, 400),
+        (
+            b'{"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": "xyz"}]}]}]}',
+            {"content_type": "application/json"},
+            400,
+        ),
+        (b"{}", {"content_type": "text/plain"}, 415),
+        (b"", {"content_encoding": "br"}, 415),
+        (b"no gzip", {"content_encoding": "gzip"}, 400),
+        (gzip.compress(b"cut off")[:-6], {"content_encoding": "gzip"}, 400),
+        (gzip.compress(bytes(40 * 1024 * 1024)), {"content_encoding": "gzip"}, 413),
+        (bytes(17 * 1024 * 1024), {}, 413),
+    ],
+    ids=["bytes", "list", "deep", "number", "id", "kind", "encoding", "unpacked", "cut", "bomb", "large"],
+)
+async def test_what_is_malformed_is_refused_as_the_specification_says(
+    door: Door, body: bytes, headers: dict[str, str], status: int
+) -> None:
+    answer = await door.post("traces", body, **headers)
+    assert answer.status_code == status
+    if answer.headers["content-type"] == "application/json":
+        assert answer.json()["message"]
+    else:
+        assert ExportTracePartialSuccess.FromString(answer.content).error_message, "a google.rpc.Status"
+    assert not await door.rows("usage_facts")
+
+
+async def test_compressed_and_empty_requests_are_taken(door: Door) -> None:
+    for body, encoding in (
+        (gzip.compress(spans(CHAT)), "gzip"),
+        (zlib.compress(spans(CHAT)), "deflate"),
+        (b"", "identity"),
+    ):
+        answer = await door.post("traces", body, content_encoding=encoding)
+        assert (answer.status_code, answer.content) == (200, b"")
+    assert len(await door.rows("usage_facts")) == 2
+
+
+async def test_telemetry_takes_a_token_that_may_send_it(door: Door) -> None:
+    body = spans(CHAT)
+    assert (await door.post("traces", body, role=None)).status_code == 401
+    assert (await door.post("traces", body, role=None, authorization="Bearer nonsense")).status_code == 401
+    refused = await door.post("traces", body, role=Role.VIEWER)
+    assert refused.status_code == 403
+    assert "METRICS_INGEST" in ExportTracePartialSuccess.FromString(refused.content).error_message
+    made = await create_access_token(door.house.actor(Role.ADMIN), name="narrow", scopes=["SESSIONS_READ"])
+    assert (await door.post("metrics", b"", role=None, authorization=f"Bearer {made.secret}")).status_code == 403
+    assert not await door.rows("usage_facts")
