@@ -5,6 +5,7 @@ Grants and links name their resource by kind and id, so that whatever can be sha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -32,6 +33,8 @@ _RANK = {level: rank for rank, level in enumerate(AccessLevel)}
 
 SESSION = "SESSION"
 """The kind of resource that sessions are, in `resource_kind`."""
+TEMPLATE = "TEMPLATE"
+"""The kind of resource that templates are."""
 
 
 class Allowance(StrEnum):
@@ -94,8 +97,10 @@ class Grant(Model):
             "grants.organization_id = {} AND grants.id IN ("
             f"SELECT all_of.id FROM grants all_of WHERE all_of.resource_kind = '{SESSION}' "
             f"AND all_of.resource_id IN ({_ADMINISTERED}) "
-            f"UNION ALL {_granted('id')})",
-            (actor.organization_id, user, user, user, user, user),
+            f"UNION ALL SELECT all_too.id FROM grants all_too WHERE all_too.resource_kind = '{TEMPLATE}' "
+            f"AND all_too.resource_id IN ({_ADMINISTERED_TEMPLATES}) "
+            f"UNION ALL {_granted('id', kinds=(SESSION, TEMPLATE))})",
+            (actor.organization_id, *[user] * 9),
         )
 
 
@@ -174,15 +179,18 @@ def living(table: str) -> str:
     return f"{table}.revoked_at IS NULL AND ({table}.expires_at IS NULL OR {table}.expires_at > now())"
 
 
-def _granted(column: str, condition: str = "true") -> str:
-    """A column of the living grants of a user to sessions, of their own and of their teams; takes the user twice."""
+# The teams first, as an array: joined, the planner may begin with all grants to teams.
+_TEAMS = "ARRAY(SELECT team_members.team_id FROM team_members WHERE team_members.user_id = {})"
+
+
+def _granted(column: str, condition: str = "true", *, kinds: Sequence[str] = (SESSION,)) -> str:
+    """A column of the living grants of a user to such things, of their own and of their teams; takes the user twice."""
+    kind = "{}.resource_kind IN (" + ", ".join(f"'{each}'" for each in kinds) + ")"
     return (
         f"SELECT by_user.{column} FROM grants by_user WHERE by_user.user_id = {{}} "
-        f"AND by_user.resource_kind = '{SESSION}' AND {living('by_user')} AND {condition.format('by_user')} "
-        # The teams first, as an array: joined, the planner may begin with all grants to teams.
-        f"UNION ALL SELECT by_team.{column} FROM grants by_team WHERE by_team.team_id = ANY("
-        "ARRAY(SELECT team_members.team_id FROM team_members WHERE team_members.user_id = {})) "
-        f"AND by_team.resource_kind = '{SESSION}' AND {living('by_team')} AND {condition.format('by_team')}"
+        f"AND {kind.format('by_user')} AND {living('by_user')} AND {condition.format('by_user')} "
+        f"UNION ALL SELECT by_team.{column} FROM grants by_team WHERE by_team.team_id = ANY({_TEAMS}) "
+        f"AND {kind.format('by_team')} AND {living('by_team')} AND {condition.format('by_team')}"
     )
 
 
@@ -192,6 +200,12 @@ GRANTED_SESSIONS = _granted("resource_id")
 # Takes the user three times.
 _ADMINISTERED = "SELECT owned.id FROM sessions owned WHERE owned.owner_id = {} UNION ALL " + _granted(
     "resource_id", "{}.level = 'ADMIN'"
+)
+# Takes the user four times.
+_ADMINISTERED_TEMPLATES = (
+    "SELECT mine.id FROM session_templates mine WHERE mine.owner_id = {} "
+    f"UNION ALL SELECT ours.id FROM session_templates ours WHERE ours.owner_team_id = ANY({_TEAMS}) UNION ALL "
+    + _granted("resource_id", "{}.level = 'ADMIN'", kinds=(TEMPLATE,))
 )
 
 OPEN_TO_ORGANIZATION = (

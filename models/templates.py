@@ -11,10 +11,8 @@ from tortoise.models import Model
 from core.ids import new_id
 from core.permissions import Actor
 from models.base import JsonField, Row, Scope
+from models.sharing import TEMPLATE as TEMPLATE
 from models.sharing import living
-
-TEMPLATE = "TEMPLATE"
-"""The kind of resource that templates are, in `grants.resource_kind`."""
 
 
 class TemplateLevel(StrEnum):

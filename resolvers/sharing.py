@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -16,18 +16,23 @@ from core.permissions import Actor, Permission, Role
 from models.base import Query, Row, Scope
 from models.identity import Team, TeamRow, User, UserRow
 from models.sessions import Session, SessionRow
-from models.sharing import SESSION, AccessLevel, Grant, GrantRow, ShareLink, ShareLinkRow, living
+from models.sharing import SESSION, TEMPLATE, AccessLevel, Grant, GrantRow, ShareLink, ShareLinkRow, living
+from models.templates import SessionTemplate, TemplateLevel, TemplateRow
 from resolvers import reading
 from resolvers import sessions as sessions_reads
 from resolvers.reading import Batch, needing, parent
 from services.sharing.access import SessionAccess, Somebody, accesses
 from services.sharing.links import COLUMNS
 from services.sharing.policy import policies
+from services.templates.access import accesses as template_accesses
 
 
 async def grant(actor: Actor, id_: UUID) -> GrantRow | None:
     """A grant, or None where the actor may not see it."""
-    return await reading.find("grants", GrantRow, Grant.visible_to(actor), id_)  # type: ignore[no-any-return]
+    row: GrantRow | None = await reading.find("grants", GrantRow, Grant.visible_to(actor), id_)
+    if row is not None and row["resource_kind"] == TEMPLATE:
+        actor.require(Permission.TEMPLATES_READ)
+    return row
 
 
 async def share_link(actor: Actor, id_: UUID) -> ShareLinkRow | None:
@@ -93,19 +98,32 @@ async def _managed(actor: Actor, sessions: Sequence[Any]) -> dict[UUID, bool]:
     return found
 
 
-def _of_sessions(table: str, row: type[Row], columns: str, condition: str, own: Scope | None) -> Batch:
-    """A batch function for what hangs on sessions in grants or links, by id. Args: `first`, `after`.
+async def _managed_templates(actor: Actor, templates: Sequence[Any]) -> dict[UUID, bool]:
+    """Whether the actor manages templates."""
+    found = await template_accesses(db.fetch, Somebody.acting(actor), templates)
+    return {
+        template["id"]: access.level is TemplateLevel.ADMIN for template, access in zip(templates, found, strict=True)
+    }
 
-    Who manages a session sees all that meets the condition, others what `own` takes as well: it takes their id."""
+
+_Managed = Callable[[Actor, Sequence[Any]], Awaitable[dict[UUID, bool]]]
+
+
+def _of_resources(
+    kind: str, are_managed: _Managed, table: str, row: type[Row], columns: str, condition: str, own: Scope | None
+) -> Batch:
+    """A batch function for what hangs on sessions or templates in grants or links, by id. Args: `first`, `after`.
+
+    Who manages one sees all that meets the condition, others what `own` takes as well: it takes their id."""
 
     async def batch(actor: Actor, parents: Sequence[Any], args: dict[str, Any]) -> list[Any]:
         size, after = page_size(args.get("first")), args.get("after")
-        managed = await _managed(actor, list({parent["id"]: parent for parent in parents}.values()))
+        managed = await are_managed(actor, list({parent["id"]: parent for parent in parents}.values()))
 
         def where(query: Query, parent: str) -> str:
             mine = query.scope(Scope(own.condition, (actor.user_id,) * len(own.args))) if own else "false"
             return (
-                f"{table}.resource_kind = '{SESSION}' AND {table}.resource_id = {parent}.id AND {condition} "
+                f"{table}.resource_kind = '{kind}' AND {table}.resource_id = {parent}.id AND {condition} "
                 f"AND ({parent}.managed OR {mine})"
             )
 
@@ -156,10 +174,16 @@ _OWN = Scope(
     "WHERE team_members.user_id = {})",
     (None, None),
 )
-grants_of_sessions = _of_sessions("grants", GrantRow, "*", living("grants"), _OWN)
-links_of_sessions = _of_sessions("share_links", ShareLinkRow, COLUMNS, "share_links.revoked_at IS NULL", None)
+grants_of_sessions = _of_resources(SESSION, _managed, "grants", GrantRow, "*", living("grants"), _OWN)
+grants_of_templates = _of_resources(TEMPLATE, _managed_templates, "grants", GrantRow, "*", living("grants"), _OWN)
+links_of_sessions = _of_resources(
+    SESSION, _managed, "share_links", ShareLinkRow, COLUMNS, "share_links.revoked_at IS NULL", None
+)
 
 session_of = needing(Permission.SESSIONS_READ, parent("sessions", SessionRow, "resource_id", Session.visible_to))
+template_of = needing(
+    Permission.TEMPLATES_READ, parent("session_templates", TemplateRow, "resource_id", SessionTemplate.visible_to)
+)
 team_of = needing(Permission.MEMBERS_READ, parent("teams", TeamRow, "team_id", Team.visible_to))
 grant_of = parent("grants", GrantRow, "grant_id", Grant.visible_to)
 link_of = parent("share_links", ShareLinkRow, "via_link_id", ShareLink.visible_to, columns=COLUMNS)

@@ -34,6 +34,7 @@ from schema.sharing_policy import SharingPolicyMutation
 from schema.sharing_writes import SharingMutation, SharingQuery
 from schema.telemetry import TelemetryMutation, TelemetryQuery
 from schema.template_files import TemplateFileMutation, TemplateFileQuery
+from schema.template_sharing import TemplateSharingMutation
 from schema.template_trust import TemplateTrustMutation, TemplateTrustQuery
 from schema.template_writes import TemplateMutation
 from schema.templates import TemplateQuery
@@ -74,6 +75,7 @@ MUTATIONS: Sequence[type] = (
     TemplateMutation,
     TemplateFileMutation,
     TemplateTrustMutation,
+    TemplateSharingMutation,
     EnvironmentMutation,
     TelemetryMutation,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import strawberry
@@ -16,10 +17,12 @@ from services.sharing import access
 if TYPE_CHECKING:
     from schema.identity import Team, User
     from schema.sessions import Session
+    from schema.templates import SessionTemplate
 
 LazyUser = Annotated["User", strawberry.lazy("schema.identity")]
 LazyTeam = Annotated["Team", strawberry.lazy("schema.identity")]
 LazySession = Annotated["Session", strawberry.lazy("schema.sessions")]
+LazyTemplate = Annotated["SessionTemplate", strawberry.lazy("schema.templates")]
 
 AccessLevel = enum_type(
     models.AccessLevel,
@@ -28,6 +31,30 @@ AccessLevel = enum_type(
         "WRITE": "READ, and send messages, decide on tool calls, interrupt, pause and complete it, change its title, "
         "labels, options and servers.",
         "ADMIN": "WRITE, and share it, change who may read it, put it away and end it for good.",
+    },
+)
+
+
+class GrantLevel(StrEnum):
+    """What a grant gives: READ, WRITE and ADMIN of sessions; VIEW, USE, EDIT and ADMIN of templates."""
+
+    READ = "READ"
+    WRITE = "WRITE"
+    VIEW = "VIEW"
+    USE = "USE"
+    EDIT = "EDIT"
+    ADMIN = "ADMIN"
+
+
+enum_type(
+    GrantLevel,
+    {
+        "READ": "Of a session: read all that is in it.",
+        "WRITE": "Of a session: READ, and work in it.",
+        "VIEW": "Of a template: see it.",
+        "USE": "Of a template: VIEW, and start sessions from it.",
+        "EDIT": "Of a template: USE, and change, test and publish it.",
+        "ADMIN": "All of these, and share it and end it.",
     },
 )
 AccessReasonKind = enum_type(
@@ -66,9 +93,9 @@ class ShareLink(Node):
 
 @entity(models.GrantRow)
 class Grant(Node):
-    """Access to a session that somebody gave to a user or to a team."""
+    """Access to a session or a template that somebody gave to a user or to a team."""
 
-    level: AccessLevel = column("What it gives, as far as the permissions of the user's role go.")
+    level: GrantLevel = column("What it gives, as far as the permissions of the user's role go.")
     note: str | None = column("Why, as whoever gave it says.")
     created_at: datetime = column("Since when it has these terms.")
     expires_at: datetime | None = column("When it ends by itself; null for never.")
@@ -96,7 +123,11 @@ class Grant(Node):
 
     @nested(reads.session_of)
     def session(self) -> LazySession | None:
-        """What it gives access to; null where you may not see that any more."""
+        """The session that it gives access to; null for templates, and where you may not see it any more."""
+
+    @nested(reads.template_of)
+    def template(self) -> LazyTemplate | None:
+        """The template that it gives access to; null for sessions, and where you may not see it any more."""
 
 
 @object_type

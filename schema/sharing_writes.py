@@ -13,7 +13,7 @@ from resolvers import sessions as session_reads
 from resolvers import sharing as reads
 from schema.fields import Info, decode_ids, input_type, mutation, nested, object_type, query
 from schema.sessions import Session
-from schema.sharing import AccessLevel, Grant, SessionAccess, ShareLink
+from schema.sharing import AccessLevel, Grant, GrantLevel, SessionAccess, ShareLink
 from services.sharing import grants, links
 from services.sharing.giving import Terms
 
@@ -44,10 +44,10 @@ class UpdateGrantInput:
     """What to change of a grant. What is left out stays."""
 
     grant_id: strawberry.ID = strawberry.field(description="Its id, `gra_…`.")
-    level: AccessLevel | None = strawberry.field(default=None, description="What it gives.")
+    level: GrantLevel | None = strawberry.field(default=None, description="What it gives.")
     note: str | None = strawberry.field(default=None, description="Why, up to 500 characters; empty for none.")
     expires_at: datetime | None = strawberry.field(
-        default=None, description="When it ends by itself. To take an end away, share the session anew."
+        default=None, description="When it ends by itself. To take an end away, share the session or template anew."
     )
 
 
@@ -113,7 +113,7 @@ class GrantPayload:
 
     @nested(lambda actor, parents, args: reads.session_of(actor, [parent.grant for parent in parents], args))
     def session(self) -> Session | None:
-        """The session; null where you may not see it any more."""
+        """The session; null for a template's grant, and where you may not see it any more."""
 
 
 @object_type
@@ -179,7 +179,7 @@ class SharingMutation:
 
     @mutation(Permission.SESSIONS_SHARE)
     async def update_grant(info: Info, input: UpdateGrantInput) -> GrantPayload:
-        """Change what a grant gives, in a session that you manage."""
+        """Change what a grant gives to a session that you manage; to a template, with TEMPLATES_SHARE besides."""
         row = await grants.update_grant(
             info.context.actor,
             decode("gra", input.grant_id, field="grantId"),
@@ -191,7 +191,8 @@ class SharingMutation:
 
     @mutation(Permission.SESSIONS_SHARE)
     async def revoke_grant(info: Info, input: GrantInput) -> GrantPayload:
-        """Take access away, in a session that you manage; again has no effect."""
+        """Take access away, to a session that you manage, or to a template, with TEMPLATES_SHARE besides. Again has no
+        effect."""
         row = await grants.revoke_grant(info.context.actor, decode("gra", input.grant_id, field="grantId"))
         return GrantPayload(grant=row)
 

@@ -14,7 +14,7 @@ from core.permissions import Permission
 from models import templates as models
 from resolvers import templates as reads
 from resolvers.identity import user_in
-from resolvers.sharing import grant_of, team_of
+from resolvers.sharing import grant_of, grants_of_templates, team_of
 from resolvers.template_files import origins_of_templates
 from schema.connections import After, Connection, First
 from schema.fields import (
@@ -244,6 +244,10 @@ class SessionTemplate(Node):
     @nested(origins_of_templates, common=True)
     def origin(self) -> TemplateOrigin | None:
         """What it was last imported from; null where it was made here."""
+
+    @nested(grants_of_templates)
+    def grants(self, first: First = None, after: After = None) -> Connection[Grant]:
+        """With whom it is shared now; where you do not manage it, what was given to you and your teams."""
 
     @nested(reads.replacement_of)
     def replacement(self) -> SessionTemplate | None:

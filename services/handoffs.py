@@ -26,6 +26,7 @@ from services.identity.succession import hold_possible_owner
 from services.parts import parts
 from services.sharing import giving
 from services.sharing.policy import policy_in
+from services.sharing.resources import Resource
 from services.work import Work, announce_access, write
 
 logger = logging.getLogger(__name__)
@@ -284,7 +285,8 @@ async def _keep_access(work: Work, previous_owner: UUID) -> None:
     name = await work.tx.fetchval("SELECT name FROM users WHERE id = $1", previous_owner)
     latest = (await policy_in(work)).end_of_grant(None)
     terms = giving.Terms(AccessLevel.WRITE, "Owned it before", latest)
-    await giving.give(work, work.session, {previous_owner: name}, terms, users=[previous_owner], notify=False)
+    resource = Resource.session(work.session)
+    await giving.give(work, resource, {previous_owner: name}, terms, users=[previous_owner], notify=False)
 
 
 async def _need_no_grant(work: Work, user_id: UUID) -> None:

@@ -1,4 +1,4 @@
-"""Giving, changing and ending access, inside a write that holds the session: rows, events and records together."""
+"""Giving, changing and ending access, inside a write that holds what it is to: rows, events and records together."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from core.ids import encode, new_id
 from core.permissions import Actor
 from models.base import Row
 from models.notifications import NotificationKind
-from models.sessions import SessionRow
-from models.sharing import SESSION, AccessLevel, GrantRow
+from models.sharing import SESSION, GrantRow
 from services import audit
+from services.sharing.resources import Level, Resource, details_of, level_in_kind
 from services.work import Work, announce_access
 
 MOST_USERS = 500
@@ -26,14 +26,14 @@ MOST_TEAMS = 50
 class Terms:
     """What a grant gives."""
 
-    level: AccessLevel
+    level: Level
     note: str | None = None
     expires_at: datetime | None = None
 
 
 async def give(
     work: Work,
-    session: SessionRow,
+    resource: Resource,
     names: dict[UUID, str],
     terms: Terms,
     *,
@@ -44,12 +44,12 @@ async def give(
 ) -> list[GrantRow]:
     """Access for these users and teams, who are known to be there; `names` has what they are called. Who has a grant
     already gets the new terms. They are notified unless the caller tells them more than that. Raises LimitExceeded
-    over the most that a session may have."""
-    known = await _known(work, session, users, teams)
+    over the most that one session or template may have."""
+    known = await _known(work, resource, users, teams)
     added = [("user_id", id_) for id_ in users if id_ not in known] + [
         ("team_id", id_) for id_ in teams if id_ not in known
     ]
-    await _check_room(work, session, added)
+    await _check_room(work, resource, added)
     ids = [new_id() for _ in added]
     await work.tx.executemany(
         "INSERT INTO grants (id, organization_id, resource_kind, resource_id, user_id, team_id, level, note, "
@@ -58,9 +58,9 @@ async def give(
         [
             (
                 id_,
-                session["organization_id"],
-                SESSION,
-                session["id"],
+                resource.organization_id,
+                resource.kind,
+                resource.id,
                 grantee if column == "user_id" else None,
                 grantee if column == "team_id" else None,
                 terms.level,
@@ -83,7 +83,7 @@ async def give(
             kept.append(grant)
         else:
             told.append(await change(work, grant, names[_grantee(grant)], terms, via_link=via_link))
-    await affects(work, session, told, notify=notify)
+    await affects(work, resource, told, notify=notify)
     return [*told, *kept]
 
 
@@ -149,22 +149,24 @@ async def end(work: Work, grant: GrantRow, name: str | None) -> GrantRow:
     return ended
 
 
-async def affects(work: Work, session: SessionRow, grants: Sequence[GrantRow], *, notify: bool = False) -> None:
-    """Tell lists, streams and people of changed grants of the held session."""
+async def affects(work: Work, resource: Resource, grants: Sequence[GrantRow], *, notify: bool = False) -> None:
+    """Tell lists, streams and people of changed grants of what is held."""
     if not grants:
         return
-    work.session_changed("UPDATED")
     people = await people_of(work, grants)
-    organization_id, session_id = session["organization_id"], session["id"]
-    work.after_commit(lambda: announce_access(organization_id, sessions=[session_id], users=people))
+    if resource.kind == SESSION:
+        work.session_changed("UPDATED")
+        work.after_commit(lambda: announce_access(resource.organization_id, sessions=[resource.id], users=people))
+    else:
+        # Who edits a template follows the sessions of its tests, whichever these are.
+        work.after_commit(lambda: announce_access(resource.organization_id, users=people))
     if notify:
-        level = {"READ": "read", "WRITE": "work in", "ADMIN": "manage"}[grants[0]["level"]]
         work.notify(
             NotificationKind.SHARE,
             people,
-            f"{work.actor.name or 'Somebody'} lets you {level} “{session['title']}”",
+            f"{work.actor.name or 'Somebody'} lets you {resource.verb(grants[0]['level'])} “{resource.title}”",
             body=grants[0]["note"] or "",
-            subject=("Session", session_id),
+            subject=resource.subject,
         )
 
 
@@ -216,21 +218,22 @@ def entry_of(
     """The audit record of a grant; `name` is what its user or team is called."""
     entry = audit.Entry.of(actor, action)
     entry.target_kind, entry.target_id, entry.target_name = "Grant", grant["id"], name
-    entry.session_id = grant["resource_id"]
+    entry.session_id = grant["resource_id"] if grant["resource_kind"] == SESSION else None
     entry.before, entry.after = before, after
+    entry.details = details_of(grant) or None
     if grant["via_link_id"] is not None:
         entry.details = {"viaLinkId": encode("lnk", grant["via_link_id"])}
     return entry
 
 
-async def _known(work: Work, session: SessionRow, users: Sequence[UUID], teams: Sequence[UUID]) -> dict[UUID, GrantRow]:
+async def _known(work: Work, resource: Resource, users: Sequence[UUID], teams: Sequence[UUID]) -> dict[UUID, GrantRow]:
     """The living grants of these, by user or team. Those whose time is over end here: nobody has swept them yet."""
     found = {}
     for grant in await work.tx.fetch(
         "SELECT * FROM grants WHERE resource_kind = $1 AND resource_id = $2 AND revoked_at IS NULL "
         "AND (user_id = ANY($3) OR team_id = ANY($4)) ORDER BY id FOR UPDATE",
-        SESSION,
-        session["id"],
+        resource.kind,
+        resource.id,
         list(users),
         list(teams),
         row=GrantRow,
@@ -242,20 +245,20 @@ async def _known(work: Work, session: SessionRow, users: Sequence[UUID], teams: 
     return found
 
 
-async def _check_room(work: Work, session: SessionRow, added: Sequence[tuple[str, UUID]]) -> None:
+async def _check_room(work: Work, resource: Resource, added: Sequence[tuple[str, UUID]]) -> None:
     for column, most, what in (("user_id", MOST_USERS, "people"), ("team_id", MOST_TEAMS, "teams")):
         new = sum(column == its for its, _ in added)
         if not new:
             continue
         there = await work.tx.fetchval(
             f"SELECT count({column}) FROM grants WHERE resource_kind = $1 AND resource_id = $2 AND revoked_at IS NULL",
-            SESSION,
-            session["id"],
+            resource.kind,
+            resource.id,
         )
         if there + new > most:
             raise LimitExceeded(
-                f"A session is shared with at most {most} {what}; this one is with {there} already. "
-                "Make a team of them, or open the session to the organisation.",
+                f"A {resource.noun} is shared with at most {most} {what}; this one is with {there} already. "
+                f"Make a team of them, or open the {resource.noun} to the organisation.",
                 field="userIds" if column == "user_id" else "teamIds",
             )
 
@@ -271,18 +274,20 @@ def _tell(
     after: dict[str, Any] | None = None,
     previous: str | None = None,
 ) -> None:
-    """The event and the audit record of one grant."""
+    """The audit record of one grant, and the event of its session."""
+    work.also(entry_of(work.actor, action, grant, name, before=before, after=after))
+    if grant["resource_kind"] != SESSION:
+        return
     data = event_of(grant)
     if previous is not None:
         data["previousLevel"] = previous
     if what == "granted" and grant["via_link_id"] is not None:
         data["viaLinkId"] = encode("lnk", grant["via_link_id"])
     work.emit("CUSTOM", data, name=f"quarterdeck.access.{what}")
-    work.also(entry_of(work.actor, action, grant, name, before=before, after=after))
 
 
 def _terms(grant: GrantRow) -> Terms:
-    return Terms(AccessLevel(grant["level"]), grant["note"], grant["expires_at"])
+    return Terms(level_in_kind(grant["resource_kind"], grant["level"]), grant["note"], grant["expires_at"])
 
 
 def _grantee(grant: GrantRow) -> UUID:

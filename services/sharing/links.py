@@ -18,6 +18,7 @@ from services import idempotency
 from services.sharing.access import AccessReasonKind, Somebody, accesses
 from services.sharing.giving import Terms, give
 from services.sharing.policy import policy_in
+from services.sharing.resources import Resource
 from services.work import Work, write
 
 MOST_LINKS = 50
@@ -185,7 +186,7 @@ async def redeem_share_link(actor: Actor, secret: str) -> Redeemed:
         work.changed(before={"uses": link["use_count"]}, after={"uses": link["use_count"] + 1})
         terms = Terms(AccessLevel(link["level"]), expires_at=policy.end_of_grant(None))
         names = {actor.user_id: actor.name}
-        [grant] = await give(work, session, names, terms, users=[actor.user_id], via_link=link["id"])
+        [grant] = await give(work, Resource.session(session), names, terms, users=[actor.user_id], via_link=link["id"])
     return Redeemed(session_id, grant)
 
 
