@@ -10,7 +10,7 @@ from tortoise.models import Model
 
 from core.ids import new_id
 from core.permissions import Actor
-from models.base import JsonField, Row, Scope
+from models.base import JsonField, Row, Scope, TextArrayField
 from models.sharing import TEMPLATE as TEMPLATE
 from models.sharing import living
 
@@ -236,6 +236,28 @@ class TemplateReview(Model):
     def visible_to(actor: Actor) -> Scope:
         """As visible as the template."""
         return of_visible_template("template_reviews", actor)
+
+
+class TemplateListing(Model):
+    """What the catalogue finds a listed template by: narrow, so that searching and counting reads little.
+
+    Written by services.templates.catalogue in the transaction of whatever changes the template. The migration adds
+    `search`, a tsvector.
+    """
+
+    template_id = fields.UUIDField(primary_key=True)
+    """Its foreign key is in the migrations: Tortoise's state of a one-to-one primary key never settles."""
+    organization: Any = fields.ForeignKeyField("models.Organization", related_name=False, on_delete=fields.RESTRICT)
+    facets: Any = TextArrayField(default=list)
+    """`category:KEY`, `label:NAME=VALUE`, `server:NAME`, `tool:NAME`."""
+
+    class Meta:
+        table = "template_listings"
+
+    @staticmethod
+    def visible_to(actor: Actor) -> Scope:
+        """As visible as the template."""
+        return of_visible_template("template_listings", actor)
 
 
 class TemplateCategory(Model):

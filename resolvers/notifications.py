@@ -18,6 +18,7 @@ from models.handoffs import Handoff, HandoffRow
 from models.identity import User, UserRow
 from models.notifications import Notification, NotificationKind, NotificationPreference, NotificationRow
 from models.sessions import ApprovalRow, MessageRow, RunRow, Session, SessionRow, in_visible_session
+from models.templates import SessionTemplate, TemplateRow
 from resolvers import reading
 from services.notifications.preferences import Preference, effective
 
@@ -135,6 +136,7 @@ SUBJECTS: Mapping[str, Subject] = {
     "Handoff": Subject("handoffs", HandoffRow, Handoff.visible_to),
     "AnnotationThread": Subject("annotation_threads", AnnotationThreadRow, AnnotationThread.visible_to),
     "AnnotationComment": Subject("annotation_comments", AnnotationCommentRow, AnnotationComment.visible_to),
+    "SessionTemplate": Subject("session_templates", TemplateRow, SessionTemplate.visible_to, Permission.TEMPLATES_READ),
     "User": Subject("users", UserRow, User.visible_to, Permission.MEMBERS_READ),
 }
 """By the kind that `Work.notify` is given. What is not here is told without its subject."""

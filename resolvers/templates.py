@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from core import db
+from core.errors import NotFound
 from core.paging import Page
 from core.permissions import Actor, Permission
 from models.base import Query, Row
@@ -18,6 +20,8 @@ from models.templates import (
     TemplateCategory,
     TemplateCategoryRow,
     TemplateLevel,
+    TemplateReview,
+    TemplateReviewRow,
     TemplateRow,
     TemplateVersionRow,
 )
@@ -26,6 +30,7 @@ from resolvers.reading import children, needing, parent
 from services.sharing.access import Somebody
 from services.templates import categories
 from services.templates.access import TemplateAccess, accesses
+from services.templates.difference import MOST_CHANGES, Change, difference
 from services.templates.spec import TemplateSpec, load_spec
 
 COLUMNS = (
@@ -88,11 +93,81 @@ async def version(actor: Actor, id_: UUID) -> TemplateVersionRow | None:
     )
 
 
-async def category(actor: Actor, id_: UUID) -> TemplateCategoryRow | None:
-    """A category of the organisation's own."""
+async def review(actor: Actor, id_: UUID) -> TemplateReviewRow | None:
+    """A review, or None where the actor may not see its template."""
     return await reading.find(  # type: ignore[no-any-return]
-        "template_categories", TemplateCategoryRow, TemplateCategory.visible_to(actor), id_
+        "template_reviews", TemplateReviewRow, TemplateReview.visible_to(actor), id_
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Category:
+    """A category; `own_id` is None for those that are always there."""
+
+    key: str
+    title: str
+    own_id: UUID | None
+
+
+async def categories_of_organization(actor: Actor) -> list[Category]:
+    """All categories of the actor's organisation, at most 204."""
+    query = Query()
+    rows = await db.fetch(
+        f"SELECT * FROM template_categories WHERE {query.scope(TemplateCategory.visible_to(actor))} "
+        "ORDER BY title, key",
+        *query.args,
+        row=TemplateCategoryRow,
+    )
+    always = [Category(key, title, None) for key, title in categories.ALWAYS.items()]
+    return always + [Category(row["key"], row["title"], row["id"]) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What is different between two configurations."""
+
+    from_digest: str
+    to_digest: str
+    changes: Sequence[Change]
+    truncated: bool
+
+
+async def difference_between(actor: Actor, template_id: UUID, from_: int | None, to: int | None) -> Difference:
+    """Two versions of a template compared; None is the draft. Raises NotFound."""
+    row = await template(actor, template_id)
+    if row is None:
+        raise NotFound("There is no such template, or you may not see it.", field="templateId")
+    before, after = await _numbered(row, from_, "from"), await _numbered(row, to, "to")
+    # Long texts take a while to compare.
+    changes = await asyncio.to_thread(difference, before[1], after[1])
+    return Difference(before[0], after[0], changes[:MOST_CHANGES], len(changes) > MOST_CHANGES)
+
+
+async def _numbered(row: TemplateRow, number: int | None, field: str) -> tuple[str, dict[str, Any]]:
+    """Digest and configuration of a version, or of the draft."""
+    if number is None:
+        return row["draft_digest"], row["draft"]
+    found = await db.fetchrow(
+        "SELECT digest, spec FROM session_template_versions WHERE template_id = $1 AND number = $2",
+        row["id"],
+        number,
+        row=Row,
+    )
+    if found is None:
+        raise NotFound(f"The template has no version {number}; it has {row['latest_version']}.", field=field)
+    return found["digest"], found["spec"]
+
+
+async def own_reviews(actor: Actor, parents: Sequence[Any], args: dict[str, Any]) -> list[Any]:
+    """What the actor says of templates."""
+    rows = await db.fetch(
+        "SELECT * FROM template_reviews WHERE template_id = ANY($1) AND author_id = $2",
+        [each["id"] for each in parents],
+        actor.user_id,
+        row=TemplateReviewRow,
+    )
+    found = {row["template_id"]: row for row in rows}
+    return [found.get(each["id"]) for each in parents]
 
 
 async def template_by_name(actor: Actor, name: str) -> TemplateRow | None:
@@ -201,6 +276,7 @@ async def category_titles(actor: Actor, parents: Sequence[Any], args: dict[str, 
 versions_of_templates = children(
     "session_template_versions", TemplateVersionRow, "template_id", order="number", columns=VERSION_COLUMNS
 )
+reviews_of_templates = children("template_reviews", TemplateReviewRow, "template_id", order="id")
 template_of = parent("session_templates", TemplateRow, "template_id", SessionTemplate.visible_to, columns=COLUMNS)
 replacement_of = parent("session_templates", TemplateRow, "replaced_by_id", SessionTemplate.visible_to, columns=COLUMNS)
 team_of = needing(Permission.MEMBERS_READ, parent("teams", TeamRow, "owner_team_id", Team.visible_to))

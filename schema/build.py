@@ -33,6 +33,7 @@ from schema.sessions import SessionQuery
 from schema.sharing_policy import SharingPolicyMutation
 from schema.sharing_writes import SharingMutation, SharingQuery
 from schema.telemetry import TelemetryMutation, TelemetryQuery
+from schema.template_catalogue import TemplateCatalogueMutation, TemplateCatalogueQuery
 from schema.template_files import TemplateFileMutation, TemplateFileQuery
 from schema.template_sharing import TemplateSharingMutation
 from schema.template_trust import TemplateTrustMutation, TemplateTrustQuery
@@ -55,6 +56,7 @@ QUERIES: Sequence[type] = (
     TemplateQuery,
     TemplateFileQuery,
     TemplateTrustQuery,
+    TemplateCatalogueQuery,
     EnvironmentQuery,
     ActivityQuery,
     TelemetryQuery,
@@ -76,6 +78,7 @@ MUTATIONS: Sequence[type] = (
     TemplateFileMutation,
     TemplateTrustMutation,
     TemplateSharingMutation,
+    TemplateCatalogueMutation,
     EnvironmentMutation,
     TelemetryMutation,
 )

@@ -14,6 +14,7 @@ from models import identity as models
 from resolvers import activity_feed as feeds
 from resolvers import identity as reads
 from resolvers.sharing import policies_of_organizations
+from resolvers.template_catalogue import most_recent, most_used
 from schema.activity_filter import FeedFilter, OldestFirst, feed_by
 from schema.connections import After, Connection, First
 from schema.context import Info
@@ -43,8 +44,11 @@ from schema.scalars import Cursor
 if TYPE_CHECKING:
     from schema.activities import Activity
     from schema.sharing_policy import SharingPolicy
+    from schema.templates import SessionTemplate
 
 LazyActivity = Annotated["Activity", strawberry.lazy("schema.activities")]
+LazyTemplate = Annotated["SessionTemplate", strawberry.lazy("schema.templates")]
+MostTemplates = Annotated[int, strawberry.argument(description="At most so many, 1 to 50.")]
 LazySharingPolicy = Annotated["SharingPolicy", strawberry.lazy("schema.sharing_policy")]
 
 Role = enum_type(
@@ -205,6 +209,14 @@ class Viewer:
     def permissions(root: Any) -> list[Permission]:
         assert isinstance(root, Actor)
         return sorted(root.permissions)
+
+    @nested(most_recent)
+    def recent_session_templates(self, most: MostTemplates = 10) -> list[LazyTemplate]:
+        """The templates that you started sessions from last and may use now."""
+
+    @nested(most_used)
+    def most_used_session_templates(self, most: MostTemplates = 10) -> list[LazyTemplate]:
+        """The templates that you started most sessions from and may use now."""
 
     @nested(inbox)
     def notifications(

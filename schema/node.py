@@ -53,6 +53,7 @@ READS: dict[str, tuple[Permission, Read]] = {
     "tpl": (Permission.TEMPLATES_READ, templates.template),
     "tpv": (Permission.TEMPLATES_READ, templates.version),
     "pub": (Permission.TEMPLATES_READ, template_files.publisher),
+    "tpr": (Permission.TEMPLATES_READ, templates.review),
     "hof": (Permission.SESSIONS_READ, handoffs.handoff),
     "tel": (Permission.METRICS_READ, telemetry.telemetry_service),
 }

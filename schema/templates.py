@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ from resolvers import templates as reads
 from resolvers.identity import user_in
 from resolvers.sharing import grant_of, grants_of_templates, team_of
 from resolvers.template_files import origins_of_templates
+from resolvers.template_usage import usage_of_templates, usage_of_versions
 from schema.connections import After, Connection, First
 from schema.fields import (
     Info,
@@ -24,6 +26,7 @@ from schema.fields import (
     decode_ids,
     entity,
     enum_type,
+    id_column,
     input_type,
     nested,
     object_type,
@@ -32,6 +35,7 @@ from schema.fields import (
 from schema.sessions import Label, LabelInput, LazyUser
 from schema.sharing import AccessReasonKind, Grant, LazyTeam
 from schema.template_specs import SessionTemplateSpec
+from services.templates import difference as differences
 
 NewestFirst = Annotated[bool, strawberry.argument(description="Begin with the latest.")]
 
@@ -140,6 +144,43 @@ class TemplateOrigin:
         """Who imported it."""
 
 
+@object_type
+class TemplateUsage:
+    """What real sessions say; tests are left out."""
+
+    session_count: int = column("Sessions that were started.")
+    user_count: int = column("People who started one.")
+    ended_runs: int = column("Runs of these sessions that have ended.")
+    finished_runs: int = column("Those of them that finished: not failed, and not interrupted.")
+    success_rate: float | None = column("`finishedRuns` ÷ `endedRuns`; null before one has ended.")
+    cost_usd: Decimal | None = column(
+        "US dollars of all sessions whose cost is known; null where none is.", name="cost_sum"
+    )
+    average_cost_usd: Decimal | None = column(
+        "US dollars of a session, of those whose cost is known.", name="cost_average"
+    )
+    last_used_at: datetime | None = column("When a session was last started.")
+
+
+@entity(models.TemplateReviewRow)
+class TemplateReview(Node):
+    """What somebody who used a template says of it."""
+
+    rating: int = column("1 to 5.")
+    text: str = column("In their words.")
+    version: int = column("The newest version that they had used.")
+    created_at: datetime = column("When it was written.")
+    updated_at: datetime = column("When it was last changed.")
+
+    @nested(user_in("author_id"), common=Permission.MEMBERS_READ)
+    def author(self) -> LazyUser:
+        """Who."""
+
+    @nested(reads.template_of, common=True)
+    def template(self) -> SessionTemplate:
+        """The template."""
+
+
 @entity(models.TemplateVersionRow)
 class SessionTemplateVersion(Node):
     """A version of a template. It never changes, but for being deprecated."""
@@ -172,6 +213,10 @@ class SessionTemplateVersion(Node):
     def replacement(self) -> SessionTemplateVersion | None:
         """The version to use instead, where it is deprecated."""
 
+    @nested(usage_of_versions, common=True)
+    def usage(self) -> TemplateUsage:
+        """How it was used."""
+
     @nested(reads.template_of, common=True)
     def template(self) -> SessionTemplate:
         """The template."""
@@ -195,11 +240,16 @@ class SessionTemplate(Node):
     listed_at: datetime | None = column("Since when it is in the organisation's catalogue; null where it is not.")
     created_at: datetime = column("When it was made.")
     updated_at: datetime = column("When it last changed, or a version was published.")
+    rating_count: int = column("How many have reviewed it.")
     removed_at: datetime | None = column("When it was removed; sessions that were started from it go on.")
 
     @strawberry.field(description="What it is found by.")
     def labels(root: Any) -> list[Label]:
         return [Label(name=name, value=value) for name, value in sorted(root["labels"].items())]
+
+    @strawberry.field(description="The average of the ratings, 1 to 5; null before the first.")
+    def rating(root: Any) -> float | None:
+        return root["rating_sum"] / root["rating_count"] if root["rating_count"] else None
 
     @strawberry.field(description="What is worked on.")
     def draft(root: Any) -> SessionTemplateDraft:
@@ -237,6 +287,20 @@ class SessionTemplate(Node):
     def created_by(self) -> LazyUser:
         """Who made it."""
 
+    @nested(usage_of_templates, common=True)
+    def usage(self) -> TemplateUsage:
+        """How it was used, in all versions."""
+
+    @nested(reads.reviews_of_templates, common=True)
+    def reviews(
+        self, first: First = None, after: After = None, newest_first: NewestFirst = False
+    ) -> Connection[TemplateReview]:
+        """What people say of it, each once, in the order in which they began to."""
+
+    @nested(reads.own_reviews)
+    def my_review(self) -> TemplateReview | None:
+        """What you say of it."""
+
     @nested(reads.accesses_to_templates)
     def access(self) -> TemplateAccess:
         """What you may do with it, and why."""
@@ -252,6 +316,51 @@ class SessionTemplate(Node):
     @nested(reads.replacement_of)
     def replacement(self) -> SessionTemplate | None:
         """The template to use instead, where it is deprecated and you may see that one."""
+
+
+TemplateChangeKind = enum_type(
+    differences.TemplateChangeKind,
+    {"ADDED": "It was not there before.", "REMOVED": "It is not there any more.", "CHANGED": "It is another one."},
+)
+
+
+@object_type
+class SessionTemplateChange:
+    """One thing that is different between two configurations."""
+
+    path: str = column(
+        "Where, as a JSON pointer. Servers, files, rules and subagents stand in it by their names: "
+        "`/mcpServers/git/tools`."
+    )
+    kind: TemplateChangeKind = column("How it is different.")
+    before: JSON | None = column("What it was; null where it was not there.")
+    after: JSON | None = column("What it is; null where it is not there any more.")
+    text_difference: str | None = column(
+        "Of texts in several lines: what is different, as a unified diff. Null for texts of more than 2,000 lines."
+    )
+
+
+@object_type
+class SessionTemplateDifference:
+    """What is different between two configurations of a template."""
+
+    from_digest: str = column("The digest of the one.")
+    to_digest: str = column("The digest of the other one.")
+    changes: list[SessionTemplateChange] = column("What is different, at most 1,000; empty where nothing is.")
+    truncated: bool = column("Whether there is more.")
+
+
+@object_type
+class TemplateCategory:
+    """A category of templates."""
+
+    key: str = column("What templates name it by.")
+    title: str = column("What it is called.")
+    category_id: strawberry.ID | None = id_column(
+        "TemplateCategory",
+        "Its id, where the organisation made it, `tpc_…`; null for those always there.",
+        name="own_id",
+    )
 
 
 @input_type
@@ -316,3 +425,24 @@ class TemplateQuery:
         return await reads.templates(
             info.context.actor, wanted, first=first, after=after, order=order, descending=descending
         )
+
+    @query(Permission.TEMPLATES_READ)
+    async def session_template_difference(
+        info: Info,
+        template_id: TemplateId,
+        from_: Annotated[
+            int | None, strawberry.argument(name="from", description="The number of a version; null for the draft.")
+        ] = None,
+        to: Annotated[
+            int | None, strawberry.argument(description="The number of a version; null for the draft.")
+        ] = None,
+    ) -> SessionTemplateDifference:
+        """What is different between two versions of a template, or a version and the draft."""
+        return await reads.difference_between(
+            info.context.actor, decode("tpl", template_id, field="templateId"), from_, to
+        )
+
+    @query(Permission.TEMPLATES_READ)
+    async def template_categories(info: Info) -> list[TemplateCategory]:
+        """The categories of templates: the four that are always there, and those that the organisation has made."""
+        return await reads.categories_of_organization(info.context.actor)

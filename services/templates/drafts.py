@@ -18,6 +18,7 @@ from models.templates import TEMPLATE, SessionTemplate, TemplateLevel, TemplateR
 from services import idempotency
 from services.sessions.options import check_labels, check_title
 from services.templates.access import lock_template
+from services.templates.catalogue import index
 from services.templates.categories import check_category
 from services.templates.parameters import check_schema
 from services.templates.spec import NAME, TemplateSpec
@@ -101,7 +102,7 @@ async def remove_template(actor: Actor, template_id: UUID) -> TemplateRow:
             work.at,
         )
         work.changed(before=public(row))
-        return await read_in(work, row["id"])
+        return await index(work, row["id"])
 
 
 async def transfer_template(
@@ -231,7 +232,7 @@ async def change(work: Work, row: TemplateRow, values: dict[str, Any]) -> Templa
         )
     except Exception as error:
         raise _name_taken(error, values.get("name", "")) from None
-    fresh = await read_in(work, row["id"])
+    fresh = await index(work, row["id"])
     before, after = public(row), public(fresh)
     different = [name for name in after if before[name] != after[name]]
     work.target("SessionTemplate", fresh["id"], fresh["title"])

@@ -10,6 +10,7 @@ from core.permissions import Actor
 from models.base import Query
 from models.templates import SessionTemplate, TemplateLevel, TemplateRow, TemplateVersionRow
 from services.templates.access import lock_template
+from services.templates.catalogue import index
 from services.templates.drafts import name_of_editor, read_in
 from services.templates.gate import green_test
 from services.work import Work, write
@@ -239,6 +240,7 @@ async def _add(
     await work.tx.execute(
         "UPDATE session_templates SET latest_version = $2, updated_at = $3 WHERE id = $1", row["id"], number, work.at
     )
+    await index(work, row["id"])
     return version
 
 

@@ -6,10 +6,14 @@ import asyncio
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import pytest
 
+from core.ids import decode
 from tests.app.conftest import People
+from tests.app.test_sharing_matrix import database_of
 from tests.clients_of_graph import Client, Refused
+from tests.conftest import Server
 from tests.templating import GET, PUBLISH, ROLLBACK, change_template, make_template, publish_untested
 
 pytestmark = pytest.mark.anyio
@@ -173,6 +177,26 @@ async def test_two_publishers_at_once_make_one_version(people: People) -> None:
             assert each.errors[0]["extensions"]["version"] == 1
     versions = "query ($id: ID!) { sessionTemplate(id: $id) { versions { totalCount nodes { number } } } }"
     assert (await admin(versions, id=template["id"]))["sessionTemplate"]["versions"]["totalCount"] == 1
+
+
+async def test_a_version_never_changes_whoever_writes(people: People, server: Server) -> None:
+    template = await make_template(people.member.client, spec=SPEC)
+    version = decode("tpv", (await publish_untested(people.admin.client, template["id"]))["id"])
+    async with database_of(server) as connection:
+        for role in ("quarterdeck_app", "none"):
+            await connection.execute(f"SET ROLE {role}")
+            for change in (
+                "UPDATE session_template_versions SET spec = '{}' WHERE id = $1",
+                "UPDATE session_template_versions SET digest = repeat('0', 64) WHERE id = $1",
+                "UPDATE session_template_versions SET number = 7 WHERE id = $1",
+                "UPDATE session_template_versions SET created_at = now() WHERE id = $1",
+                "DELETE FROM session_template_versions WHERE id = $1",
+            ):
+                with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                    await connection.execute(change, version)
+            await connection.execute(
+                "UPDATE session_template_versions SET use_count = use_count WHERE id = $1", version
+            )
 
 
 async def test_going_back_publishes_the_old_version_again_and_leaves_the_draft(people: People) -> None:

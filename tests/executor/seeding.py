@@ -216,6 +216,33 @@ async def _make_templates(house: House, users: list[UUID]) -> None:
         """,
         organization,
     )
+    await db.execute(
+        "INSERT INTO template_listings (template_id, organization_id, facets, search) "
+        "SELECT id, organization_id, ARRAY['category:' || category, 'label:team=blue', 'server:git', 'tool:git.log'], "
+        "to_tsvector('english', title) FROM session_templates WHERE organization_id = $1 AND listed_at IS NOT NULL",
+        organization,
+    )
+    await db.execute(
+        "INSERT INTO template_reviews (id, organization_id, template_id, author_id, version, rating, text, created_at, "
+        "updated_at) SELECT gen_random_uuid(), organization_id, id, author, 1, 4, 'Good', now(), now() "
+        "FROM session_templates, unnest($2::uuid[]) AS author WHERE organization_id = $1 AND author <> owner_id",
+        organization,
+        users,
+    )
+    await db.execute(
+        "INSERT INTO template_categories (id, organization_id, key, title, created_at) "
+        "VALUES (gen_random_uuid(), $1, 'cooking', 'Cooking', now())",
+        organization,
+    )
+    await db.execute(
+        """
+        UPDATE sessions SET template_version_id = versions.id
+        FROM session_template_versions versions JOIN session_templates ON session_templates.id = versions.template_id
+        WHERE sessions.organization_id = $1 AND versions.organization_id = $1 AND versions.number = 3
+            AND session_templates.name = 'template-' || right(sessions.title, 1)
+        """,
+        organization,
+    )
 
 
 async def _trust(house: House, users: list[UUID]) -> None:
