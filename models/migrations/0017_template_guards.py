@@ -78,7 +78,7 @@ BACKWARD = [
 
 
 class Migration(migrations.Migration):
-    dependencies = [("models", "0015_metrics")]
+    dependencies = [("models", "0016_trusted_publishers")]
 
     initial = False
 
