@@ -78,7 +78,7 @@ BACKWARD = [
 
 
 class Migration(migrations.Migration):
-    dependencies = [("models", "0016_trusted_publishers")]
+    dependencies = [("models", "0025_otlp")]
 
     initial = False
 
