@@ -11,6 +11,7 @@ import orjson
 _QUIET = {
     "asyncio": logging.WARNING,
     "httpx": logging.WARNING,
+    "httpx2": logging.WARNING,
     "httpcore": logging.WARNING,
     "uvicorn": logging.WARNING,
     "tortoise": logging.WARNING,

@@ -34,6 +34,8 @@ _READ_DIFFERENTLY = re.compile(
     r"|="
 )
 _LONGEST_NUMBER = 40
+_MOST_TOLD = 60
+"""Characters of what somebody wrote that an error repeats."""
 
 _PLAIN = re.compile(r"[^\W\d_](?:(?:[\w ./@+()*-]|:(?=[\w/]))*[\w./@+()*-])?|/[\w./-]*")
 """Texts that are surely nothing but text without quotes. Others that would be, too, get quotes: no harm is done."""
@@ -88,7 +90,7 @@ def bounded_events(text: str, *, levels: int, parts: int) -> Iterator[yaml.Event
     try:
         for count, event in enumerate(yaml.parse(text, Loader=yaml.CSafeLoader)):
             if isinstance(event, yaml.AliasEvent):
-                raise _at(event, f"there are no aliases here, such as *{event.anchor}")
+                raise _at(event, f"there are no aliases here, such as *{str(event.anchor)[:_MOST_TOLD]}")
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > levels:
                 raise _at(event, f"it is nested too deeply: at most {levels} levels")
@@ -176,7 +178,7 @@ class _Reader:
             if event.implicit[0] and event.value == "<<":
                 self._problem(event, path, "there are no merge keys (<<) here")
             elif not isinstance(value, str):
-                self._problem(event, path, f"a key is text: put {event.value or 'it'} into quotes")
+                self._problem(event, path, f"a key is text: put {event.value[:_MOST_TOLD] or 'it'} into quotes")
         elif not isinstance(value, str):
             self.documents[-1].spellings[path] = event.value
         self._put(event, path, value, wants_key)
@@ -211,15 +213,15 @@ class _Reader:
         path = (*inner.path, key)
         if key in inner.value:
             line, _ = document.places[path]
-            self._problem(event, path, f"{key[:80]} is here for the second time; the first is in line {line}")
+            self._problem(event, path, f"{key[:_MOST_TOLD]} is here for the second time; the first is in line {line}")
         document.places[path] = _place(event)
         inner.key = key
 
     def _check(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent, path: Path) -> None:
         if event.anchor is not None:
-            self._problem(event, path, f"there are no anchors here, such as &{event.anchor}")
+            self._problem(event, path, f"there are no anchors here, such as &{event.anchor[:_MOST_TOLD]}")
         if event.tag is not None:
-            self._problem(event, path, f"there are no tags here, such as {event.tag}")
+            self._problem(event, path, f"there are no tags here, such as {event.tag[:_MOST_TOLD]}")
 
     def _problem(self, event: yaml.Event, path: Path, message: str) -> None:
         self.problems.append(Problem(message, *_place(event), path))
@@ -244,7 +246,9 @@ def _plain(text: str) -> Any:
         return int(text) if _INTEGER.fullmatch(text) else float(text)
     if _READ_DIFFERENTLY.fullmatch(text):
         kind = "true or false" if text[0].isalpha() else "a decimal number such as 10 or 0.5"
-        raise ValueError(f"{text[:40]} is read differently by different programs: put it into quotes, or write {kind}")
+        raise ValueError(
+            f"{text[:_MOST_TOLD]} is read differently by different programs: put it into quotes, or write {kind}"
+        )
     return text
 
 

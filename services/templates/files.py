@@ -37,6 +37,8 @@ LARGEST_FILE = 1_500_000
 MOST_DOCUMENTS = 50
 _MOST_LEVELS = 60
 _MOST_PARTS = 50_000
+_MOST_OF_A_KEY = 100
+"""Characters that an error repeats."""
 
 _NAME = r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$"
 _SCHEMA_ID = "urn:quarterdeck:schema:session-template:v1"
@@ -230,7 +232,7 @@ def _problem(index: int, document: yaml_text.Document, path: Sequence[str | int]
 
 
 def _field(index: int, path: Sequence[str | int]) -> str:
-    return ".".join(["documents", str(index), *(str(part) for part in path)])
+    return ".".join(["documents", str(index), *(str(part)[:_MOST_OF_A_KEY] for part in path)])
 
 
 def _where(problem: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import secrets
 import tempfile
@@ -167,6 +168,15 @@ async def test_a_version_is_chosen(server: Server, there: Server) -> None:
     assert (await there.client(BY_NAME, name=template["name"]))["sessionTemplate"]["origin"]["version"] == 3
 
 
+async def test_many_imports_of_one_bundle_at_once_make_one_template(server: Server, there: Server) -> None:
+    await trusted_key(server, there)
+    content = await exported(server.client, await published(server.client, SPEC), 1)
+    found = await asyncio.gather(*(imported(there.client, content) for _ in range(6)))
+    actions = [each["result"]["action"] for each in found]
+    assert (actions.count("CREATED"), actions.count("UNCHANGED")) == (1, 5)
+    assert len({each["result"]["template"]["id"] for each in found}) == 1
+
+
 async def test_what_was_tampered_with_is_refused_and_nothing_is_left_of_it(server: Server, there: Server) -> None:
     await trusted_key(server, there)
     template = await published(server.client, SPEC)
@@ -274,6 +284,20 @@ async def test_a_link_gives_the_bundle_that_it_promised_or_none(people: People, 
         assert (await http.get(f"{server.base}/template-bundles/nothing")).status_code == 404
         await change_template(people.admin.client, template["id"], title="Another one")
         assert (await http.get(bundle["downloadUrl"])).status_code == 409
+
+
+async def test_a_link_ends_with_the_token_that_asked_for_it(people: People, server: Server) -> None:
+    template = await published(people.admin.client, SPEC)
+    made = await people.admin.client(
+        'mutation { createAccessToken(input: {name: "passing"}) { secret accessToken { id } } }'
+    )
+    passing = server.as_(made["createAccessToken"]["secret"])
+    bundle = await passing(EXPORT, input={"templateId": template["id"], "versions": [1]})
+    revoke = "mutation ($id: ID!) { revokeAccessToken(input: {accessTokenId: $id}) { accessToken { id } } }"
+    await people.admin.client(revoke, id=made["createAccessToken"]["accessToken"]["id"])
+    async with httpx.AsyncClient() as http:
+        response = await http.get(bundle["exportTemplateBundle"]["bundle"]["downloadUrl"])
+    assert response.status_code == 404
 
 
 async def test_only_admins_say_whom_to_trust(people: People) -> None:

@@ -42,7 +42,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(st.dictionaries(TEXT | HARD, JSON, max_size=5))
 def test_what_is_written_is_read_back_by_us_and_by_others(value: dict[str, Any]) -> None:
     text = yaml_text.write(value)

@@ -175,6 +175,14 @@ def test_what_is_no_file_of_templates_is_refused() -> None:
     assert (problem["field"], problem["line"], problem["column"]) == ("documents.0.spec.systemPrompt", 8, 17)
 
 
+def test_errors_repeat_little_of_what_they_are_about() -> None:
+    many = "x" * 100_000
+    for text in (f"!{many} a", f"a: &{many} b", f"{HEAD}{many}: 1\nspec: {{}}\n", f"? 1{'1' * 100_000}\n: 1\n"):
+        with pytest.raises(BadInput) as caught:
+            read_file(text)
+        assert len(str(caught.value.extensions())) + len(caught.value.message) < 3000
+
+
 @pytest.mark.parametrize(
     ("spec", "path"),
     [
