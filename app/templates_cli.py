@@ -156,7 +156,7 @@ def _connected(command: F) -> F:
 
 @click.group()
 def template() -> None:
-    """Session templates in files, and on a server: docs/templates.md.
+    """Session templates in files, and on a server: docs/template-files.md.
 
     Set QUARTERDECK_URL and QUARTERDECK_TOKEN. Exit codes: 0 done, 1 refused or failed, 2 used wrongly, 3 the server
     could not be reached.
