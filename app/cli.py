@@ -6,6 +6,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Coroutine
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,29 @@ def documents_check() -> None:
 
 
 main.add_command(template)
+
+
+@main.group()
+def metrics() -> None:
+    """Facts and figures of what sessions do: docs/analytics-storage.md."""
+
+
+@metrics.command("backfill")
+@click.option("--from", "since", required=True, type=click.DateTime(), help="From when on, in UTC: 2026-01-31.")
+def metrics_backfill(since: datetime) -> None:
+    """Make facts of the events since then that have none. Repeating it does no harm."""
+    from app.maintenance import backfill_metrics
+
+    _run(backfill_metrics(settings(), since.replace(tzinfo=UTC), click.echo))
+
+
+@metrics.command("retention")
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+def metrics_retention(dry_run: bool) -> None:
+    """Drop what is older than QUARTERDECK_METRICS_…_DAYS; workers do so every hour."""
+    from app.maintenance import apply_metric_retention
+
+    _run(apply_metric_retention(settings(), dry_run, click.echo))
 
 
 @main.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from app.dev import database
@@ -16,9 +16,12 @@ from core.ids import decode, encode
 from core.permissions import Origin, Permission, Role
 from core.settings import Settings
 from models.identity import AccessTokenRow, UserRow
+from models.metrics import FACTS
 from services.identity import accounts, tokens
 from services.identity.actors import actor_of_user, system_actor
 from services.identity.sign_in import create_sign_in_link
+from services.metrics import ingest, retention, rollups
+from services.metrics.families import Level
 
 Echo = Callable[[str], object]
 
@@ -99,6 +102,42 @@ async def revoke_token(settings: Settings, token_id: str, echo: Echo) -> None:
             raise NotFound(f"There is no access token {token_id}.")
         await tokens.revoke_access_token(system_actor(organization_id), id_)
         echo("Revoked.")
+
+
+async def backfill_metrics(settings: Settings, since: datetime, echo: Echo) -> None:
+    """Read the log once more from a time on: what is missing becomes facts, what is there stays as it is."""
+    async with _connected(settings):
+        before = await _facts_since(since)
+        reader, read = await ingest.fill(since), 0
+        while events := await ingest.ingest(reader):
+            read += events
+            echo(f"  {read} events read")
+        while await rollups.roll():
+            pass
+        after = await _facts_since(since)
+        for table, count in after.items():
+            echo(f"{table}: {count - before[table]} new, {count} since then")
+
+
+async def _facts_since(since: datetime) -> dict[str, int]:
+    return {
+        f"{fact}_facts": await db.fetchval(f"SELECT count(*) FROM {fact}_facts WHERE at >= $1", since) for fact in FACTS
+    }
+
+
+async def apply_metric_retention(settings: Settings, dry_run: bool, echo: Echo) -> None:
+    """Drop facts and figures that are older than they are kept, or say what would go."""
+    async with _connected(settings):
+        for level in Level:
+            age = retention.kept(level)
+            echo(f"{level}: kept {'for ever' if age is None else f'{age.days} days'}")
+        drops = await retention.drop_old(dry_run=dry_run)
+        for drop in drops:
+            times = f"{drop.first:%Y-%m-%d %H:%M} to {drop.last:%Y-%m-%d %H:%M}" if drop.first and drop.last else "-"
+            chunks = "" if drop.chunks is None else f" in {drop.chunks} chunks"
+            echo(f"{drop.table}: {drop.rows} rows{chunks}, {times}, {'would go' if dry_run else 'dropped'}")
+        if not drops:
+            echo("Nothing is older.")
 
 
 @asynccontextmanager

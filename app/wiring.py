@@ -24,10 +24,14 @@ from integrations.agents.registry import Agents, agents, default_runtime
 from integrations.durable.dbos_queue import DurableQueue
 from integrations.notify.base import Notifier
 from integrations.notify.smtp import SmtpNotifier, SmtpServer
+from integrations.sandbox.usage import disk_bytes, sandbox_usage
 from models.migrate import migrate
 from services.audit_sequencer import Sequencer
 from services.identity.housekeeping import remove_stale_credentials
 from services.identity.revocations import revocations
+from services.metrics import retention
+from services.metrics.metering import Metering
+from services.metrics.resources import Sampler, Sandboxes, installation_sampler
 from services.notifications.delivery import Deliverer
 from services.notifications.inbox import prune_notifications
 from services.parts import Parts, install
@@ -101,7 +105,7 @@ async def serving(program: Program) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def working(program: Program) -> AsyncIterator[None]:
-    """What a worker does: execute runs, number the audit log, and keep house."""
+    """What a worker does: execute runs, number the audit log, count, and keep house."""
     settings = program.parts.settings
     executor = RunExecutor(program.queue.sweep)
     sequencer = Sequencer()
@@ -111,6 +115,9 @@ async def working(program: Program) -> AsyncIterator[None]:
     deliverer = Deliverer()
     executor.start()
     sequencer.start()
+    counting = (Metering(), installation_sampler(), Sampler([Sandboxes(sandbox_usage, disk_bytes)]))
+    for each in counting:
+        each.start()
     if program.parts.notifiers:
         deliverer.start()
     house = asyncio.create_task(_keep_house())
@@ -120,6 +127,8 @@ async def working(program: Program) -> AsyncIterator[None]:
         house.cancel()
         await asyncio.gather(house, return_exceptions=True)
         await deliverer.stop()
+        for each in counting:
+            await each.stop()
         await program.queue.stop(DRAIN_SECONDS)
         await executor.stop()
         await sequencer.stop()
@@ -190,6 +199,8 @@ async def _keep_house() -> None:
             await db.execute("DELETE FROM idempotency_keys WHERE created_at < now() - interval '7 days'")
             await prune_session_changes()
             await prune_notifications()
+            await retention.drop_old()
+            await retention.compress()
         except Exception:
             logger.exception("Housekeeping failed; it is tried again in an hour.")
         await asyncio.sleep(HOUSEKEEPING_SECONDS)

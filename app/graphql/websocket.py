@@ -71,7 +71,7 @@ class GraphQLOverWebSocket:
             await send({"type": "websocket.accept"})
             await send({"type": "websocket.close", "code": 4406, "reason": f"Use the subprotocol {PROTOCOL}"})
             return
-        socket = _Socket(self._graph, self._live, scope, receive, send)
+        socket = _Socket(self._graph, self._live, self._traffic, scope, receive, send)
         try:
             check_same_site(socket.headers)
         except Forbidden:
@@ -96,8 +96,9 @@ class GraphQLOverWebSocket:
 class _Socket:
     """One socket. While nothing is sent to it but live events, it has one task, which waits for its client."""
 
-    def __init__(self, graph: Graph, live: Live, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, graph: Graph, live: Live, traffic: Traffic, scope: Scope, receive: Receive, send: Send) -> None:
         self._graph, self._live, self._receive_event, self._send_event = graph, live, receive, send
+        self._traffic = traffic
         self.headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         client = scope.get("client")
         self._origin = origin_of_request(self.headers, client[0] if client else None)
@@ -126,7 +127,10 @@ class _Socket:
                 await self._read()
             finally:
                 timer.cancel()
-        with revocations.watch(self._actor, partial(self._close_soon, UNAUTHORIZED, ACCESS_ENDED)):
+        with (
+            revocations.watch(self._actor, partial(self._close_soon, UNAUTHORIZED, ACCESS_ENDED)),
+            self._traffic.socket_of(self._actor.organization_id),
+        ):
             await self._read()
 
     @property

@@ -27,6 +27,7 @@ from core.settings import Settings
 from models.base import Row
 from schema.execution import Graph
 from schema.streams import Live
+from services.metrics.resources import Sampler, sockets
 from services.parts import parts
 
 LAG_EVERY_SECONDS = 0.25
@@ -57,13 +58,15 @@ class Metrics(Collector):
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
-        """Measure the event loop's lag while the context is open."""
+        """Measure the event loop's lag, and the organisations' sockets, while the context is open."""
         task = asyncio.create_task(self._watch())
+        sampler = Sampler([sockets(self.traffic.sockets_of)], place=parts().executor_id)
+        sampler.start()
         try:
             yield
         finally:
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await asyncio.gather(task, sampler.stop(), return_exceptions=True)
 
     async def answer(self, request: Request) -> Response:
         """The metrics, for whoever may read them."""

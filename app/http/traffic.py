@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import UUID
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -20,10 +23,23 @@ class Traffic:
         self.requests: Counter[tuple[str, int]] = Counter()
         """By door and status; 0 where the client left before there was one."""
         self.sockets = 0
+        self.sockets_of: Counter[UUID] = Counter()
+        """Of whom we know whose they are, by organisation."""
 
     def count(self, door: str, status: int) -> None:
         """One more answer, or none where the status is 0."""
         self.requests[door, status] += 1
+
+    @contextmanager
+    def socket_of(self, organization_id: UUID) -> Iterator[None]:
+        """A socket of somebody of an organisation, for as long as the context is open."""
+        self.sockets_of[organization_id] += 1
+        try:
+            yield
+        finally:
+            self.sockets_of[organization_id] -= 1
+            if not self.sockets_of[organization_id]:
+                del self.sockets_of[organization_id]
 
 
 class Counted:

@@ -66,6 +66,9 @@ class Metric:
         return self.kind in (MetricKind.COUNT, MetricKind.SUM)
 
 
+SAMPLE_SECONDS = 15
+"""From one sample of resources to the next."""
+
 DERIVED = {
     "team": ("user", "SELECT user_id::text AS base, team_id::text AS derived FROM team_members"),
     "template": (
@@ -305,8 +308,9 @@ def _percentile(name: str, what: str, family: Family, percent: int) -> Metric:
 
 
 def _gauge(name: str, title: str, description: str, unit: str, resource: str) -> Metric:
-    # Of each host the mean of its samples; hosts are added up.
-    return _resource(name, title, description, unit, MetricKind.GAUGE, resource, "sum(total) / nullif(sum(samples), 0)")
+    # A sample stands for the time to the next one, and there is none where there is nothing: so hosts add up.
+    value = f"sum(total) * {SAMPLE_SECONDS} / {{seconds}}"
+    return _resource(name, title, description, unit, MetricKind.GAUGE, resource, value)
 
 
 def _resource(

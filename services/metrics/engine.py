@@ -178,11 +178,8 @@ class _Question:
             self.filter["user"] = users
         self.bases = tuple(DERIVED[name][0] if name in DERIVED else name for name in group_by)
         """The dimensions that the facts themselves have."""
-        self.across = "host" if metric.kind is MetricKind.GAUGE and "host" not in self.bases else None
-        wanted = {DERIVED[name][0] if name in DERIVED else name for name in (*group_by, *self.filter)}
-        self.wanted = frozenset(wanted | ({self.across} if self.across else set()))
-        self.keys = [f"l{place}" for place in range(len(self.bases))] + (["across"] if self.across else [])
-        self.grouped = [*self.bases, *([self.across] if self.across else [])]
+        self.wanted = frozenset(DERIVED[name][0] if name in DERIVED else name for name in (*group_by, *self.filter))
+        self.keys = [f"l{place}" for place in range(len(self.bases))]
 
     def statement(self, cuts: Sequence[datetime], kept: Mapping[Level, datetime]) -> tuple[Level, str, list[Any]]:
         usable = [
@@ -225,7 +222,7 @@ class _Question:
             column, type_ = dimension.column, "uuid" if dimension.is_id else "text"
             where.append(self._among(query, name, column, values, type_))
         keys = {"edge": self._edge} | {
-            key: family.dimensions[name].label for key, name in zip(self.keys, self.grouped, strict=True)
+            key: family.dimensions[name].label for key, name in zip(self.keys, self.bases, strict=True)
         }
         if self.metric.quantile is None:
             return family.counted(table, " AND ".join(where), keys)
@@ -243,7 +240,7 @@ class _Question:
             column = place[DERIVED[name][0] if name in DERIVED else name]
             where.append(self._among(query, name, column, values, "text"))
         keys = [f"{self._edge} AS edge"] + [
-            f"{place[name]} AS {key}" for key, name in zip(self.keys, self.grouped, strict=True)
+            f"{place[name]} AS {key}" for key, name in zip(self.keys, self.bases, strict=True)
         ]
         table = self.family.rollup(level)
         if self.metric.quantile is None:
@@ -269,7 +266,7 @@ class _Question:
     # -- what is made of them
 
     def _outer(self, query: Query, parts: str, cuts: Sequence[datetime]) -> str:
-        labels = [f"l{place}" for place in range(len(self.bases))]
+        labels = self.keys
         for label, name in zip(labels, self.group_by, strict=True):
             if name in DERIVED:
                 others = ", ".join(f"source.{each}" for each in self._columns if each != label)
@@ -318,14 +315,6 @@ class _Question:
             lengths = [(after - before).total_seconds() for before, after in pairwise(cuts)]
             value = value.replace("{seconds}", f"({query.arg(lengths)}::float8[])[edge]")
         names = ", ".join(keys)
-        if self.across:
-            inner = (
-                f"SELECT {names}, {value} AS value, {self.metric.count} AS count FROM {source} GROUP BY {names}, across"
-            )
-            return (
-                f"SELECT {names}, sum(value) AS value, sum(count) AS count FROM ({inner}) AS hosts "
-                f"GROUP BY {names} ORDER BY {names}"
-            )
         return (
             f"SELECT * FROM (SELECT {names}, {value} AS value, coalesce({self.metric.count}, 0) AS count "
             f"FROM {source} GROUP BY {names}) AS found WHERE count > 0 ORDER BY {names}"

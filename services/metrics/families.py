@@ -251,8 +251,8 @@ FAMILIES = {
             "resource",
             ("samples", "total"),
             {"resource": "resource", "host": "host"},
-            (("resource",), ("resource", "host"), ("resource", "user")),
-            (("resource",), ("resource", "host")),
+            (("resource",), ("resource", "user")),
+            (("resource",),),
         ),
     )
 }

@@ -10,7 +10,7 @@ from __future__ import annotations
 from core import db
 from services.metrics.families import FAMILIES, ROLLED, Dimensions, Family, Level
 
-BATCH = 50_000
+BATCH = 20_000
 _LOCK = 0x726F6C6C
 """The first half of our advisory locks; the second is made of the kind of facts."""
 

@@ -108,9 +108,10 @@ async def end_run(
     *,
     error_code: str | None = None,
     error_message: str | None = None,
+    usage: dict[str, Any] | None = None,
 ) -> None:
     """Set a run's last status, with everything that hangs on it: open tools and approvals, streaming messages, the
-    session's status, the event, and the next run in line."""
+    session's status, the event, and the next run in line. `usage` is that of its last segment, for the event."""
     await work.tx.execute(
         "UPDATE runs SET status = $2, ended_at = $3, error_code = $4, error_message = $5 WHERE id = $1",
         run["id"],
@@ -123,7 +124,11 @@ async def end_run(
     await _close_tools(work, run, error_message or "The run ended before this call did.")
     await _close_approvals(work, run)
     await _close_messages(work, run)
-    data: dict[str, Any] = {"threadId": encode("ses", run["session_id"]), "runId": encode("run", run["id"])}
+    data: dict[str, Any] = {
+        "threadId": encode("ses", run["session_id"]),
+        "runId": encode("run", run["id"]),
+        "usage": usage,
+    }
     if status is RunStatus.FINISHED:
         work.emit("RUN_FINISHED", data | {"outcome": "success"}, run_id=run["id"])
     elif status is RunStatus.INTERRUPTED and error_code is None:

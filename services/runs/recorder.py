@@ -133,17 +133,22 @@ class Recorder:
             await self.text_ended(TextEnded(stream), cut_off=event.outcome in (Outcome.INTERRUPTED, Outcome.FAILED))
         async with self._write() as work:
             await self._keep(work, event.state, event.usage)
+            usage = _told(event.usage, self._session["model"])
             stop = await work.tx.fetchval("SELECT interrupt_requested_at FROM runs WHERE id = $1", self._run["id"])
             if event.outcome is Outcome.WAITING and stop is not None:
                 # Somebody stopped it while it came to wait: nobody shall have to decide first.
-                await end_run(work, self._run, RunStatus.INTERRUPTED, error_message="Interrupted.")
+                await end_run(work, self._run, RunStatus.INTERRUPTED, error_message="Interrupted.", usage=usage)
             elif event.outcome is Outcome.WAITING:
-                await self._wait(work)
+                await self._wait(work, usage)
             elif event.outcome is Outcome.FINISHED:
-                await end_run(work, self._run, RunStatus.FINISHED)
+                await end_run(work, self._run, RunStatus.FINISHED, usage=usage)
             elif event.outcome is Outcome.INTERRUPTED:
                 await end_run(
-                    work, self._run, RunStatus.INTERRUPTED, error_message=event.error_message or "Interrupted."
+                    work,
+                    self._run,
+                    RunStatus.INTERRUPTED,
+                    error_message=event.error_message or "Interrupted.",
+                    usage=usage,
                 )
             else:
                 await end_run(
@@ -152,6 +157,7 @@ class Recorder:
                     RunStatus.FAILED,
                     error_code=event.error_code or "RUNTIME_ERROR",
                     error_message=event.error_message or "The agent failed without saying why.",
+                    usage=usage,
                 )
 
     async def broke(self, status: RunStatus, code: str | None, message: str) -> None:
@@ -358,7 +364,7 @@ class Recorder:
     def _refused(self, work: Work, tool_id: UUID, call_id: str, tool: str, reason: str) -> None:
         record_refusal(work, self._run, tool_id, call_id, tool, reason)
 
-    async def _wait(self, work: Work) -> None:
+    async def _wait(self, work: Work, usage: dict[str, Any] | None) -> None:
         run_id, session_id = self._run["id"], self._run["session_id"]
         pending = await work.tx.fetch(
             "SELECT approvals.id, approvals.assigned_to_id, tool_executions.tool FROM approvals "
@@ -374,6 +380,7 @@ class Recorder:
                 "runId": encode("run", run_id),
                 "outcome": "interrupt",
                 "interrupts": [{"id": encode("apr", row["id"]), "reason": "tool_approval"} for row in pending],
+                "usage": usage,
             },
             run_id=run_id,
         )
@@ -467,6 +474,22 @@ def record_refusal(work: Work, run: RunRow, tool_id: UUID, call_id: str, tool: s
     entry.target_kind, entry.target_id, entry.target_name = "ToolExecution", tool_id, tool
     entry.session_id, entry.outcome, entry.error_message = run["session_id"], audit.AuditOutcome.REFUSED, reason
     work.also(entry)
+
+
+def _told(usage: Usage, model: str | None) -> dict[str, Any] | None:
+    """What a segment used, as its last event says it; None where it used nothing."""
+    if usage == Usage():
+        return None
+    return {
+        "model": model,
+        "requests": usage.requests,
+        "inputTokens": usage.input_tokens,
+        "outputTokens": usage.output_tokens,
+        "cacheReadTokens": usage.cache_read_tokens,
+        "cacheWriteTokens": usage.cache_write_tokens,
+        "costUsd": None if usage.cost_usd is None else format(usage.cost_usd, "f"),
+        "costSource": usage.cost_source,
+    }
 
 
 def _held(work: Work) -> SessionRow:
