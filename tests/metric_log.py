@@ -38,7 +38,8 @@ FROM runs, generate_series(1, $3::int) AS t WHERE runs.organization_id = $1 AND 
     SELECT FROM tool_executions WHERE tool_executions.run_id = runs.id)
 """
 _MESSAGES = """
-INSERT INTO messages (id, organization_id, session_id, run_id, seq, role, status, reasoning, author_id, text, created_at)
+INSERT INTO messages (id, organization_id, session_id, run_id, seq, role, status, reasoning, author_id, text,
+                      created_at)
 SELECT md5('message' || runs.id || who)::uuid, runs.organization_id, runs.session_id, runs.id,
        runs.number * 1000 + CASE who WHEN 'USER' THEN 1 ELSE 800 END, who, 'COMPLETE', false,
        CASE who WHEN 'USER' THEN runs.started_by_id END, repeat('x', 10 + runs.number % 50), runs.queued_at

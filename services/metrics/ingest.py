@@ -270,7 +270,8 @@ class Watermark:
         if oldest >= self._seen[0]:
             up_to = self._seen[1] - timedelta(seconds=_BEFORE_WORK_SECONDS)
             await db.execute(
-                "UPDATE metric_positions SET up_to = $2 WHERE reader = $1 AND up_to < $2::timestamptz - interval '1 second'",
+                "UPDATE metric_positions SET up_to = $2 "
+                "WHERE reader = $1 AND up_to < $2::timestamptz - interval '1 second'",
                 LOG,
                 up_to,
             )
