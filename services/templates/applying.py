@@ -89,9 +89,14 @@ async def hold_names(work: Work, names: Sequence[str]) -> None:
 
 
 async def apply_in(
-    work: Work, metadata: TemplateMetadata, spec: TemplateSpec, *, expected_revision: int | None = None
+    work: Work,
+    metadata: TemplateMetadata,
+    spec: TemplateSpec,
+    *,
+    expected_revision: int | None = None,
+    by: str = "file",
 ) -> Applied:
-    """Make one template so, with an audit record of its own, within a write that holds its name."""
+    """Make one template so, with an audit record of its own that says by what, within a write that holds its name."""
     before = await named(work, metadata.name)
     digest = spec.digest()
     if before is None:
@@ -107,7 +112,7 @@ async def apply_in(
         )
         row = await create_in(work, new, new_id())
         changed = changed_parts(None, row)
-        _record(work, "template.create")
+        _record(work, "template.create", by)
         return Applied(metadata.name, ApplyAction.CREATED, digest, changed, row)
     changes = TemplateChanges(
         title=metadata.title,
@@ -120,7 +125,7 @@ async def apply_in(
     row = await update_in(work, before, changes, expected_revision=expected_revision)
     if row is before:
         return Applied(metadata.name, ApplyAction.UNCHANGED, digest, [], row)
-    _record(work, "template.update")
+    _record(work, "template.update", by)
     return Applied(metadata.name, ApplyAction.UPDATED, digest, changed_parts(before, row), row)
 
 
@@ -144,10 +149,10 @@ def changed_parts(before: TemplateRow | None, after: TemplateRow) -> list[str]:
     return found + [f"spec.{part}" for part in parts if old.get(part) != after["draft"].get(part)]
 
 
-def _record(work: Work, action: str) -> None:
+def _record(work: Work, action: str, by: str) -> None:
     """An audit record of its own for what was done last."""
     entry = work.entry
-    work.also(replace(entry, action=action, details={"by": "file"}))
+    work.also(replace(entry, action=action, details={"by": by}))
     entry.target_kind = entry.target_id = entry.target_name = entry.before = entry.after = None
 
 

@@ -129,7 +129,9 @@ async def import_bundle(
             await _check_replaceable(
                 work, there, origin, publisher, template.spec.digest(), seen=expected_revision is not None
             )
-        applied = await apply_in(work, template.metadata, template.spec, expected_revision=expected_revision)
+        applied = await apply_in(
+            work, template.metadata, template.spec, expected_revision=expected_revision, by="bundle"
+        )
         assert applied.template is not None
         if origin is None or _differs(origin, publisher, bundle, number):
             origin = await _note_origin(work, applied.template, publisher, bundle, number)

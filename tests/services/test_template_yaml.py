@@ -161,6 +161,14 @@ def test_several_documents_are_read_and_each_name_once() -> None:
     assert "twice" in problem["message"]
 
 
+def test_files_of_other_systems_are_the_same() -> None:
+    spec = check_spec({"systemPrompt": "One\n\n  two \n", "messages": ["a\nb"]})
+    text = exported(spec)
+    for other in (text.replace("\n", "\r\n"), "\ufeff" + text, "# a comment\n\n" + text + "\n\n"):
+        [read] = read_file(other)
+        assert read.spec.digest() == spec.digest()
+
+
 def test_what_is_no_file_of_templates_is_refused() -> None:
     with pytest.raises(BadInput):
         read_file("# nothing\n")
