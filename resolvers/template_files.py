@@ -19,8 +19,11 @@ from models.template_trust import (
     TrustedPublisherRow,
 )
 from resolvers import reading
+from resolvers.templates import Difference
 from services.templates.access import find_template
+from services.templates.applying import Applied
 from services.templates.bundles import versions_to_export
+from services.templates.difference import MOST_CHANGES, difference
 from services.templates.files import TemplateFile, write_file
 
 KEY_COLUMNS = "id, organization_id, public_key, fingerprint, created_by_id, created_at, retired_at"
@@ -35,6 +38,20 @@ async def export(actor: Actor, template_id: UUID, number: int | None) -> Templat
         [version] = await versions_to_export(db.fetch, template, [number], field="version")
         spec, digest = version["spec"], version["digest"]
     return await asyncio.to_thread(write_file, template, spec, digest)
+
+
+async def differences_of_applied(actor: Actor, parents: Sequence[Any], args: dict[str, Any]) -> list[Any]:
+    """What files have changed of drafts; None for templates that they made."""
+    return await asyncio.to_thread(lambda: [_difference(each) for each in parents])
+
+
+def _difference(applied: Applied) -> Difference | None:
+    if applied.before is None:
+        return None
+    changes = difference(applied.before["draft"], applied.spec)
+    return Difference(
+        applied.before["draft_digest"], applied.digest, changes[:MOST_CHANGES], len(changes) > MOST_CHANGES
+    )
 
 
 async def publisher(actor: Actor, id_: UUID) -> TrustedPublisherRow | None:

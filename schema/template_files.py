@@ -10,8 +10,8 @@ from strawberry.scalars import JSON
 from core.ids import decode
 from core.permissions import Permission
 from resolvers import template_files as reads
-from schema.fields import Info, column, enum_type, input_type, mutation, object_type, query
-from schema.templates import SessionTemplate, TemplateId
+from schema.fields import Info, column, enum_type, input_type, mutation, nested, object_type, query
+from schema.templates import SessionTemplate, SessionTemplateDifference, TemplateId
 from services.templates import applying, files
 
 ApplyAction = enum_type(
@@ -54,6 +54,11 @@ class AppliedSessionTemplate:
     action: ApplyAction = column("What became of it; of a dry run, what would.")
     digest: str = column("SHA-256 of the file's configuration in canonical JSON: what is tested and published.")
     changed: list[str] = column("The parts that are different, such as `metadata.title` and `spec.systemPrompt`.")
+
+    @nested(reads.differences_of_applied)
+    def difference(self) -> SessionTemplateDifference | None:
+        """What is different in the configuration; null where the template is new."""
+
     template: SessionTemplate | None = column(
         "The template as it is now; after a dry run as it was before, and null where it would be made."
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -41,6 +41,10 @@ class Applied:
     """The parts that are different: `metadata.title`, `spec.systemPrompt`; in their order."""
     template: TemplateRow | None
     """As it is now; None where it would have been created."""
+    before: TemplateRow | None = None
+    """As it was; None where it was created."""
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    """The configuration of the file, as it is stored."""
 
 
 class _DryRun(Exception):
@@ -113,7 +117,7 @@ async def apply_in(
         row = await create_in(work, new, new_id())
         changed = changed_parts(None, row)
         _record(work, "template.create", by)
-        return Applied(metadata.name, ApplyAction.CREATED, digest, changed, row)
+        return Applied(metadata.name, ApplyAction.CREATED, digest, changed, row, None, spec.stored())
     changes = TemplateChanges(
         title=metadata.title,
         summary=metadata.summary,
@@ -124,9 +128,10 @@ async def apply_in(
     )
     row = await update_in(work, before, changes, expected_revision=expected_revision)
     if row is before:
-        return Applied(metadata.name, ApplyAction.UNCHANGED, digest, [], row)
+        return Applied(metadata.name, ApplyAction.UNCHANGED, digest, [], row, before, spec.stored())
     _record(work, "template.update", by)
-    return Applied(metadata.name, ApplyAction.UPDATED, digest, changed_parts(before, row), row)
+    changed = changed_parts(before, row)
+    return Applied(metadata.name, ApplyAction.UPDATED, digest, changed, row, before, spec.stored())
 
 
 async def named(work: Work, name: str) -> TemplateRow | None:

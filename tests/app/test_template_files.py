@@ -20,7 +20,8 @@ pytestmark = pytest.mark.anyio
 
 APPLY = """
 mutation ($input: ApplySessionTemplateInput!) { applySessionTemplate(input: $input) {
-  dryRun results { name action digest changed template {
+  dryRun results { name action digest changed
+  difference { fromDigest toDigest changes { path kind before after } } template {
     id name title summary icon category labels { name value } latestVersion draft { revision digest specJson }
   } }
 } }
@@ -126,6 +127,15 @@ async def test_a_file_makes_changes_and_leaves_alone(people: People) -> None:
     found = await applied(client, changed)
     assert [each["action"] for each in found] == ["UPDATED", "UNCHANGED"]
     assert found[0]["changed"] == ["metadata.title", "metadata.labels", "spec.model", "spec.title"]
+    assert found[0]["difference"] == {
+        "fromDigest": made[0]["digest"],
+        "toDigest": found[0]["digest"],
+        "changes": [
+            {"path": "/title", "kind": "CHANGED", "before": "One", "after": "Other"},
+            {"path": "/model", "kind": "ADDED", "before": None, "after": "a:b"},
+        ],
+    }
+    assert (made[0]["difference"], found[1]["difference"]["changes"]) == (None, [])
     template = found[0]["template"]
     assert (template["title"], template["labels"], template["draft"]["revision"]) == ("New title", [], 2)
     assert template["id"] == made[0]["template"]["id"]
@@ -161,7 +171,7 @@ async def test_a_dry_run_says_the_same_and_changes_nothing(people: People) -> No
     assert dry[0]["template"]["draft"]["digest"] == before["digest"]
     assert dry[1]["template"] is None
     done = await applied(client, content)
-    for key in ("name", "action", "digest", "changed"):
+    for key in ("name", "action", "digest", "changed", "difference"):
         assert [each[key] for each in dry] == [each[key] for each in done]
     for wrong in (document(one, {"parameters": {"type": "nonsense"}}), document(a_name(), category="nowhere")):
         refused = [
