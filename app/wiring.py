@@ -25,6 +25,7 @@ from integrations.durable.dbos_queue import DurableQueue
 from integrations.notify.base import Notifier
 from integrations.notify.smtp import SmtpNotifier, SmtpServer
 from integrations.sandbox.usage import disk_bytes, sandbox_usage
+from integrations.seeds.fetcher import Fetcher
 from models.migrate import migrate
 from services.audit_sequencer import Sequencer
 from services.identity.housekeeping import remove_stale_credentials
@@ -87,6 +88,7 @@ async def connected(settings: Settings, database_url: str) -> AsyncIterator[Prog
             runtimes=found.runtimes,
             default_runtime=default_runtime(settings),
             inspect_server=found.servers.inspect,
+            seeds=Fetcher(settings, found.sandbox.sandbox),
             executor_id=f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}",
             notifiers={notifier.name: notifier for notifier in _notifiers(settings)},
         )

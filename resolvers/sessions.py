@@ -39,6 +39,8 @@ class SessionFilter:
     title_contains: str | None = None
     runtime: str | None = None
     labels: dict[str, str] | None = None
+    template_ids: Sequence[UUID] | None = None
+    template_version_ids: Sequence[UUID] | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
     shared_with: UUID | None = None
@@ -62,6 +64,13 @@ class SessionFilter:
             found.append(f"sessions.runtime = {query.arg(self.runtime)}")
         if self.labels:
             found.append(f"sessions.labels @> {query.arg(self.labels)}")
+        if self.template_ids is not None:
+            found.append(
+                "sessions.template_version_id IN (SELECT id FROM session_template_versions "
+                f"WHERE template_id = ANY({query.arg(list(self.template_ids))}))"
+            )
+        if self.template_version_ids is not None:
+            found.append(f"sessions.template_version_id = ANY({query.arg(list(self.template_version_ids))})")
         if self.created_after is not None:
             found.append(f"sessions.created_at >= {query.arg(self.created_after)}")
         if self.created_before is not None:
@@ -76,6 +85,7 @@ class SessionFilter:
             and (not self.title_contains or self.title_contains.casefold() in row["title"].casefold())
             and (self.runtime is None or row["runtime"] == self.runtime)
             and (not self.labels or self.labels.items() <= row["labels"].items())
+            and (self.template_version_ids is None or row["template_version_id"] in self.template_version_ids)
             and (self.created_after is None or row["created_at"] >= self.created_after)
             and (self.created_before is None or row["created_at"] < self.created_before)
         )

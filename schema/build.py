@@ -36,6 +36,7 @@ from schema.telemetry import TelemetryMutation, TelemetryQuery
 from schema.template_catalogue import TemplateCatalogueMutation, TemplateCatalogueQuery
 from schema.template_files import TemplateFileMutation, TemplateFileQuery
 from schema.template_sharing import TemplateSharingMutation
+from schema.template_starting import TemplateStartingMutation, TemplateStartingQuery
 from schema.template_trust import TemplateTrustMutation, TemplateTrustQuery
 from schema.template_writes import TemplateMutation
 from schema.templates import TemplateQuery
@@ -57,6 +58,7 @@ QUERIES: Sequence[type] = (
     TemplateFileQuery,
     TemplateTrustQuery,
     TemplateCatalogueQuery,
+    TemplateStartingQuery,
     EnvironmentQuery,
     ActivityQuery,
     TelemetryQuery,
@@ -79,6 +81,7 @@ MUTATIONS: Sequence[type] = (
     TemplateTrustMutation,
     TemplateSharingMutation,
     TemplateCatalogueMutation,
+    TemplateStartingMutation,
     EnvironmentMutation,
     TelemetryMutation,
 )

@@ -152,8 +152,10 @@ class SessionOptionsInput:
         default=None, description="Further options of the runtime as an object; docs/runtimes.md lists them."
     )
 
-    def checked(self) -> CheckedOptions:
+    def checked(self, *, field: str = "options") -> CheckedOptions:
         """What the services take; BadInput with every problem's place."""
         given = {name: value for name, value in vars(self).items() if value is not None}
         rules = [vars(rule) | {"decision": rule.decision.value} for rule in self.approval_rules]
-        return check_options(given | {"subagents": [vars(agent) for agent in self.subagents], "approval_rules": rules})
+        return check_options(
+            given | {"subagents": [vars(agent) for agent in self.subagents], "approval_rules": rules}, field=field
+        )

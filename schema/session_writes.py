@@ -437,6 +437,11 @@ class SessionSubscription:
         if filter and filter.shared_with_me:
             # A grant is no change of the session's row, by which live lists go.
             raise BadInput("Live lists cannot be filtered by sharedWithMe.", field="filter.sharedWithMe")
+        if filter and filter.template_id is not None:
+            raise BadInput(
+                "Live lists cannot be filtered by templateId: name the versions in templateVersionId.",
+                field="filter.templateId",
+            )
         wanted = filter.checked(actor) if filter else replace(reads.SessionFilter(), statuses=list(_ALL))
         async for change in changes.session_changes(actor, wanted.matches, after):
             yield change

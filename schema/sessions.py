@@ -18,6 +18,7 @@ from resolvers import annotations as annotation_reads
 from resolvers import presence as presence_reads
 from resolvers import sessions as reads
 from resolvers import sharing as sharing_reads
+from resolvers import template_starting as starting_reads
 from resolvers.handoffs import open_handoff_of
 from resolvers.identity import user_in
 from schema.activity_filter import FeedFilter, OldestFirst, feed_by
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from schema.mcp_servers import McpServer
     from schema.presence import Participant
     from schema.scores import Score
+    from schema.template_starting import SessionServerTools, SessionTemplateUse
 
 LazyUser = Annotated["User", strawberry.lazy("schema.identity")]
 LazyActivity = Annotated["Activity", strawberry.lazy("schema.activities")]
@@ -57,6 +59,8 @@ LazyParticipant = Annotated["Participant", strawberry.lazy("schema.presence")]
 LazyHandoff = Annotated["Handoff", strawberry.lazy("schema.handoffs")]
 LazyMcpServer = Annotated["McpServer", strawberry.lazy("schema.mcp_servers")]
 LazyAnnotation = Annotated["AnnotationThread", strawberry.lazy("schema.annotations")]
+LazyTemplateUse = Annotated["SessionTemplateUse", strawberry.lazy("schema.template_starting")]
+LazyServerTools = Annotated["SessionServerTools", strawberry.lazy("schema.template_starting")]
 LazyScore = Annotated["Score", strawberry.lazy("schema.scores")]
 
 SessionStatus = enum_type(
@@ -421,6 +425,14 @@ class Session(Node):
     def mcp_servers(self) -> list[LazyMcpServer]:
         """The MCP servers that its agent may use."""
 
+    @nested(starting_reads.allowed_tools_of_sessions)
+    def server_tools(self) -> list[LazyServerTools]:
+        """The servers of which its agent may not use all tools."""
+
+    @nested(starting_reads.template_uses_of_sessions)
+    def template(self) -> LazyTemplateUse | None:
+        """The template that it, or the session that it was forked from, was started from; null for none."""
+
     @nested(reads.messages_of_sessions, common=True)
     def messages(
         self,
@@ -510,6 +522,12 @@ class SessionFilter:
     title_contains: str | None = strawberry.field(default=None, description="The title has this text, in any case.")
     runtime: str | None = strawberry.field(default=None, description="Driven by this runtime.")
     labels: list[LabelInput] | None = strawberry.field(default=None, description="Has all of these labels.")
+    template_id: list[strawberry.ID] | None = strawberry.field(
+        default=None, description="Started from one of these templates. Not for live lists."
+    )
+    template_version_id: list[strawberry.ID] | None = strawberry.field(
+        default=None, description="Started from one of these versions of templates."
+    )
     created_after: datetime | None = strawberry.field(default=None, description="Made at or after this time.")
     created_before: datetime | None = strawberry.field(default=None, description="Made before this time.")
     shared_with_me: bool = strawberry.field(
@@ -524,6 +542,10 @@ class SessionFilter:
             title_contains=self.title_contains,
             runtime=self.runtime,
             labels={label.name: label.value for label in self.labels} if self.labels else None,
+            template_ids=decode_ids("SessionTemplate", self.template_id, "filter.templateId"),
+            template_version_ids=decode_ids(
+                "SessionTemplateVersion", self.template_version_id, "filter.templateVersionId"
+            ),
             created_after=self.created_after,
             created_before=self.created_before,
             shared_with=actor.user_id if self.shared_with_me else None,

@@ -14,6 +14,7 @@ from integrations.agents.base import McpServerSpec, Runtime
 from integrations.durable.base import RunQueue
 from integrations.mcp.base import McpInspection
 from integrations.notify.base import Notifier
+from integrations.seeds.base import SeedFetcher
 
 
 class InspectServer(Protocol):
@@ -35,6 +36,7 @@ class Parts:
     runtimes: Mapping[str, Runtime]
     default_runtime: str
     inspect_server: InspectServer
+    seeds: SeedFetcher
     executor_id: str
     """This process's name in `runs.executor`."""
     notifiers: Mapping[str, Notifier] = field(default_factory=dict)

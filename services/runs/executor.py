@@ -39,6 +39,7 @@ from services.runs.recorder import Fenced, Recorder, record_refusal
 from services.sessions.approvals import expire_approvals
 from services.sessions.options import load_options
 from services.sharing.grants import expire_grants
+from services.templates.seeding import fetch_seed
 from services.work import Work, write
 
 logger = logging.getLogger(__name__)
@@ -114,6 +115,8 @@ class RunExecutor:
             await recorder.close()
 
     async def _drive(self, run: RunRow, session: SessionRow, recorder: Recorder) -> None:
+        if not await _seeded(run, session, recorder):
+            return
         config = await runtime_config(session)
         runtime = parts().runtimes[session["runtime"]]
         live = await runtime.start(config, recorder, await _state(session))
@@ -167,6 +170,30 @@ class RunExecutor:
                 await expire_handoffs()
             except Exception:
                 logger.exception("The sweep failed; the next one comes in %s seconds.", SWEEP_SECONDS)
+
+
+async def _seeded(run: RunRow, session: SessionRow, recorder: Recorder) -> bool:
+    """Fill the session's directory, where that is still to be done; whether the run can go on."""
+    seeding = asyncio.create_task(fetch_seed(session, recorder))
+    try:
+        while not seeding.done():
+            await asyncio.wait([seeding], timeout=POLL_SECONDS)
+            if not seeding.done() and await _interrupts_wanted([run["id"]]):
+                await recorder.broke(RunStatus.INTERRUPTED, None, "Interrupted before it began.")
+                return False
+        await seeding
+    except QuarterdeckError as error:
+        await recorder.broke(
+            RunStatus.FAILED,
+            "SEED_FAILED",
+            f"The session's directory could not be filled as its template says. {error.message} "
+            "Send the message again to try once more.",
+        )
+        return False
+    finally:
+        seeding.cancel()
+        await asyncio.gather(seeding, return_exceptions=True)
+    return True
 
 
 async def unfinished_jobs() -> list[Job]:

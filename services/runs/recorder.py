@@ -167,6 +167,17 @@ class Recorder:
         async with self._write() as work:
             await end_run(work, self._run, status, error_code=code, error_message=message)
 
+    @property
+    def run_id(self) -> UUID:
+        """The run that is recorded."""
+        return self._run["id"]  # type: ignore[no-any-return]
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[Work]:
+        """A write of the run's own; raises Fenced where the run is another worker's by now."""
+        async with self._write() as work:
+            yield work
+
     async def close(self) -> None:
         """Stop the streams' timers, whatever happened."""
         for stream in self._texts.values():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,7 +15,7 @@ from core.ids import encode, new_id
 from core.permissions import Actor
 from models.base import Query
 from models.mcp_servers import McpServer
-from models.sessions import PermissionMode, Session, SessionRow, SessionStatus, Visibility
+from models.sessions import PermissionMode, Session, SessionPurpose, SessionRow, SessionStatus, Visibility
 from models.sharing import AccessLevel
 from services import idempotency
 from services.parts import parts
@@ -47,6 +47,20 @@ class NewSession:
 
 
 @dataclass(frozen=True, slots=True)
+class Origins:
+    """What a session has from the template that it is started from."""
+
+    version_id: UUID | None = None
+    """None for a test of what is not published."""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    purpose: SessionPurpose = SessionPurpose.WORK
+    allowed_tools: Mapping[UUID, Sequence[str] | None] = field(default_factory=dict)
+    """Of servers, by their ids."""
+    told: Mapping[str, Any] = field(default_factory=dict)
+    """For the event that says that the session was made."""
+
+
+@dataclass(frozen=True, slots=True)
 class SessionChanges:
     """What to change; None leaves a thing as it is."""
 
@@ -62,11 +76,7 @@ class SessionChanges:
 
 async def create_session(actor: Actor, new: NewSession, *, key: str | None = None) -> SessionRow:
     """Make a session, and send its first message where there is one. Raises BadInput, NotFound, Unavailable."""
-    _check_texts(new.model, new.system_prompt)
-    runtime = _runtime(new.runtime, new.model)
-    _check_extra(runtime, new.options)
-    title = check_title(new.title, default="Untitled session")
-    labels = check_labels(new.labels or {})
+    runtime = check_new(new)
     if new.message is not None:
         check_message(new.message)
         parts().runtimes[runtime].validate(new.message)
@@ -76,34 +86,57 @@ async def create_session(actor: Actor, new: NewSession, *, key: str | None = Non
             work.entry.details = {"repeated": True}
             work.target("Session", found.earlier)
             return await read_in(work, found.earlier)
-        session = await Session.create(
-            using_db=work.tx.orm,
-            id=found.result_id,
-            organization_id=actor.organization_id,
-            creator_id=actor.user_id,
-            owner_id=actor.user_id,
-            title=title,
-            visibility=await visibility_of_new(work, new.visibility),
-            runtime=runtime,
-            model=new.model or (parts().settings.default_model if runtime != "script" else None),
-            system_prompt=new.system_prompt,
-            permission_mode=new.permission_mode,
-            options=new.options.stored(),
-            labels=labels,
-            created_at=work.at,
-            updated_at=work.at,
-        )
-        row = await read_in(work, session.id)
-        work.hold_new_session(row)
-        work.target("Session", row["id"], row["title"])
-        await set_servers(work, row["id"], new.mcp_server_ids)
-        work.changed(after=_public(row) | {"mcpServers": [encode("mcp", id_) for id_ in new.mcp_server_ids]})
-        work.emit("CUSTOM", {"title": title, "runtime": runtime}, name="quarterdeck.session.created")
-        work.session_changed("CREATED")
+        row = await insert_session(work, found.result_id, new, runtime)
         if new.message is not None:
             await add_message(work, row, new.message, message_id=new_id())
         make_directory(row["organization_id"], row["id"])
-    return await _fresh(actor, found.result_id)
+    return await fresh(actor, found.result_id)
+
+
+def check_new(new: NewSession) -> str:
+    """The runtime that a new session will have, where it can have all it asks for. Raises BadInput, Unavailable."""
+    _check_texts(new.model, new.system_prompt)
+    runtime = runtime_for(new.runtime, new.model)
+    _check_extra(runtime, new.options)
+    check_title(new.title, default="")
+    check_labels(new.labels or {})
+    return runtime
+
+
+async def insert_session(
+    work: Work, session_id: UUID, new: NewSession, runtime: str, template: Origins | None = None
+) -> SessionRow:
+    """The new session, held, with its servers and its first event. `new` has passed `check_new`."""
+    actor, title = work.actor, check_title(new.title, default="Untitled session")
+    origins = template or Origins()
+    await Session.create(
+        using_db=work.tx.orm,
+        id=session_id,
+        organization_id=actor.organization_id,
+        creator_id=actor.user_id,
+        owner_id=actor.user_id,
+        title=title,
+        visibility=await visibility_of_new(work, new.visibility),
+        runtime=runtime,
+        model=new.model or (parts().settings.default_model if runtime != "script" else None),
+        system_prompt=new.system_prompt,
+        permission_mode=new.permission_mode,
+        options=new.options.stored(),
+        labels=new.labels or {},
+        purpose=origins.purpose,
+        template_version_id=origins.version_id,
+        template_parameters=None if template is None else dict(template.parameters),
+        created_at=work.at,
+        updated_at=work.at,
+    )
+    row = await read_in(work, session_id)
+    work.hold_new_session(row)
+    work.target("Session", row["id"], row["title"])
+    await set_servers(work, row["id"], new.mcp_server_ids, origins.allowed_tools)
+    work.changed(after=public(row, new.mcp_server_ids))
+    work.emit("CUSTOM", {"title": title, "runtime": runtime} | dict(origins.told), name="quarterdeck.session.created")
+    work.session_changed("CREATED")
+    return row
 
 
 async def update_session(actor: Actor, session_id: UUID, changes: SessionChanges) -> SessionRow:
@@ -145,7 +178,7 @@ async def update_session(actor: Actor, session_id: UUID, changes: SessionChanges
         changed = sorted(values) + (["mcp_servers"] if changes.mcp_server_ids is not None else [])
         work.emit("CUSTOM", {"changed": changed}, name="quarterdeck.session.updated")
         work.session_changed("UPDATED")
-    return await _fresh(actor, session_id)
+    return await fresh(actor, session_id)
 
 
 async def pause_session(actor: Actor, session_id: UUID) -> SessionRow:
@@ -173,7 +206,7 @@ async def resume_session(actor: Actor, session_id: UUID) -> SessionRow:
             "UPDATE runs SET segment = segment + 1 WHERE session_id = $1 AND status = 'QUEUED'", row["id"]
         )
         work.after_commit(lambda: enqueue_next(row["id"]))
-    return await _fresh(actor, session_id)
+    return await fresh(actor, session_id)
 
 
 async def complete_session(actor: Actor, session_id: UUID) -> SessionRow:
@@ -188,7 +221,7 @@ async def terminate_session(actor: Actor, session_id: UUID) -> SessionRow:
         work.changed(before={"status": row["status"]}, after={"status": SessionStatus.TERMINATED})
         await change_status(work, SessionStatus.TERMINATED)
         await interrupt_open_runs(work, "The session was terminated.")
-    return await _fresh(actor, session_id)
+    return await fresh(actor, session_id)
 
 
 async def archive_session(actor: Actor, session_id: UUID) -> SessionRow:
@@ -203,7 +236,7 @@ async def _move(
         row = await work.lock_session(session_id, needs=needs)
         work.changed(before={"status": row["status"]}, after={"status": to})
         await change_status(work, to)
-    return await _fresh(actor, session_id)
+    return await fresh(actor, session_id)
 
 
 def session_directory(organization_id: UUID, session_id: UUID) -> Path:
@@ -258,7 +291,8 @@ async def read_in(work: Work, session_id: UUID) -> SessionRow:
     return row
 
 
-async def _fresh(actor: Actor, session_id: UUID) -> SessionRow:
+async def fresh(actor: Actor, session_id: UUID) -> SessionRow:
+    """The session as its reader sees it after a write."""
     query = Query()
     row = await db.fetchrow(
         f"SELECT * FROM sessions WHERE id = {query.arg(session_id)} "
@@ -271,7 +305,8 @@ async def _fresh(actor: Actor, session_id: UUID) -> SessionRow:
     return row
 
 
-def _runtime(asked: str | None, model: str | None) -> str:
+def runtime_for(asked: str | None, model: str | None) -> str:
+    """The runtime of a session that asks for it, or for none. Raises BadInput, Unavailable."""
     runtimes = parts().runtimes
     name = asked or parts().default_runtime
     if asked is None and model is not None and name == "script":
@@ -317,9 +352,10 @@ def _check_extra(runtime: str, options: SessionOptions) -> None:
         raise BadInput.of_fields([(f"options.{each['field']}", each["message"]) for each in problems]) from None
 
 
-def _public(row: SessionRow) -> dict[str, Any]:
+def public(row: SessionRow, server_ids: Sequence[UUID]) -> dict[str, Any]:
+    """What the audit record of a new session says of it."""
     names = ("title", "runtime", "model", "permission_mode", "visibility", "labels", "options")
-    return {name: row[name] for name in names}
+    return {name: row[name] for name in names} | {"mcpServers": [encode("mcp", id_) for id_ in server_ids]}
 
 
 def _as_json(new: NewSession) -> dict[str, Any]:

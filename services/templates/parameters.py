@@ -28,7 +28,7 @@ from services.templates.parameter_validator import (
     against_pattern,
     validator_of,
 )
-from services.templates.spec import PARAMETER_NAME, SECRET
+from services.templates.spec import ORDER, PARAMETER_NAME, SECRET
 
 LARGEST_SCHEMA = 64 * 1024
 """Bytes of JSON."""
@@ -44,7 +44,8 @@ _DEEPEST = 12
 _DEFINITION = re.compile(r"#/\$defs/([A-Za-z0-9_.-]+)\Z")
 _SCALARS = {"string", "number", "integer", "boolean"}
 _ROOT = {"$schema", "$comment", "$defs", "type", "title", "description", "properties", "required"} | {
-    "additionalProperties"
+    "additionalProperties",
+    ORDER,
 }
 _ANYWHERE = {"$ref", "$comment", "type", "title", "description", "default", "examples", "enum", "const", "oneOf"} | {
     "deprecated",
@@ -109,7 +110,9 @@ def check_values(schema: Mapping[str, Any], values: Mapping[str, Any], field: st
 
 def properties(schema: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The parameters by name, in order, with what their references say put in place."""
-    return {name: resolved(schema, each) for name, each in schema.get("properties", {}).items()}
+    found = schema.get("properties", {})
+    names = dict.fromkeys([*(name for name in schema.get(ORDER, ()) if name in found), *sorted(found)])
+    return {name: resolved(schema, found[name]) for name in names}
 
 
 def secrets_of(schema: Mapping[str, Any]) -> list[str]:
@@ -155,6 +158,13 @@ def _against_subset(schema: Mapping[str, Any]) -> Iterator[_Problem]:
         yield from _parameter(schema, parameter, ("properties", name[:80]))
     for name, definition in schema.get("$defs", {}).items():
         yield from _parameter(schema, definition, ("$defs", name[:80]))
+    order = schema.get(ORDER, [])
+    if not isinstance(order, list) or not all(isinstance(name, str) for name in order):
+        yield (ORDER,), "A list of names of parameters."
+        order = []
+    for index, name in enumerate(order):
+        if name not in parameters or name in order[:index]:
+            yield (ORDER, str(index)), f"Each parameter may be there once; {name[:80]!r} is none, or there already."
     for index, name in enumerate(schema.get("required", ())):
         if name not in parameters:
             yield ("required", str(index)), f"There is no parameter {name[:80]!r}."
@@ -394,7 +404,7 @@ def _with_items(schema: Mapping[str, Any], parameter: dict[str, Any]) -> dict[st
 
 
 def _unknown(schema: Mapping[str, Any]) -> str:
-    names = ", ".join(schema.get("properties", {}))
+    names = ", ".join(properties(schema))
     return f"There is no such parameter; there are {_short(names)}." if names else "This template has no parameters."
 
 

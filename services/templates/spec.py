@@ -31,6 +31,10 @@ SECRET = "x-quarterdeck-secret"  # noqa: S105
 """The keyword of a parameter whose value is the name of one of the organisation's environment variables. The session's
 tools get the variable; prompts and messages never have its value."""
 
+ORDER = "x-quarterdeck-order"
+"""The keyword of a schema that names its parameters in the order in which forms ask for them. JSON objects have none;
+what is given in another order than the alphabet's gets the keyword."""
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True)
@@ -204,7 +208,7 @@ def check_spec(given: dict[str, Any], *, field: str = "spec") -> TemplateSpec:
     """A specification from a client's input or a file; BadInput with all problems at once, each with its place."""
     check_storable(given, field=field)
     try:
-        spec = TemplateSpec.model_validate(given)
+        spec = TemplateSpec.model_validate(given | {"parameters": _ordered(given.get("parameters") or {})})
         size = len(rfc8785.dumps(spec.stored()))
     except ValidationError as error:
         raise BadInput.of_fields(
@@ -231,6 +235,14 @@ def check_spec(given: dict[str, Any], *, field: str = "spec") -> TemplateSpec:
 def load_spec(stored: dict[str, Any]) -> TemplateSpec:
     """A specification as it was stored."""
     return TemplateSpec.model_validate(stored)
+
+
+def _ordered(schema: Any) -> Any:
+    """The schema with the order of its parameters said."""
+    names = schema.get("properties") if isinstance(schema, dict) else None
+    if not isinstance(names, dict) or ORDER in schema or list(names) == sorted(names):
+        return schema
+    return schema | {ORDER: list(names)}
 
 
 def _inside(path: str) -> str:

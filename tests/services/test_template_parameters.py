@@ -15,6 +15,7 @@ from services.templates.parameters import check_schema, check_values
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
+    "x-quarterdeck-order": ["repository", "depth", "ratio", "strict", "level", "tags", "token", "since"],
     "properties": {
         "repository": {"type": "string", "minLength": 1, "maxLength": 40, "pattern": "^[a-z/]+$"},
         "depth": {"type": "integer", "minimum": 1, "maximum": 50, "default": 10},
@@ -113,6 +114,8 @@ def test_a_value_is_never_repeated_in_a_problem() -> None:
         ({"type": "object", "additionalProperties": True}, "additionalProperties"),
         ({"type": "object", "patternProperties": {}}, "patternProperties"),
         ({"type": "object", "required": ["y"]}, "required.0"),
+        ({"type": "object", "x-quarterdeck-order": ["y"]}, "x-quarterdeck-order.0"),
+        ({"type": "object", "x-quarterdeck-order": "y"}, "x-quarterdeck-order"),
         ({"type": "object", "$schema": "http://json-schema.org/draft-07/schema#"}, "$schema"),
         ({"type": "object", "properties": {"not a name": {"type": "string"}}}, "properties.not a name"),
         ({"type": "object", "properties": []}, "properties"),
