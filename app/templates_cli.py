@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import click
 import httpx2
@@ -25,6 +26,8 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 _SUFFIXES = (".yaml", ".yml")
 _TIMEOUT = httpx2.Timeout(60.0, connect=10.0)
 _POLL_SECONDS = 0.5
+_WAITS = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Seconds between attempts, while a test is followed, to reach a server that has been there before."""
 _OVER = {"PASSED", "FAILED", "CANCELLED"}
 _MARKS = {"PASSED": "ok", "FAILED": "FAILED", "SKIPPED": "skipped", "RUNNING": "running"}
 F = TypeVar("F", bound=Callable[..., Any])
@@ -52,7 +55,7 @@ _TEST = """
 mutation ($input: TestSessionTemplateInput!) { testSessionTemplate(input: $input) { test { id digest } } }
 """
 _REPORT = """
-query ($id: ID!) { node(id: $id) { ... on TemplateTest { id status digest checks { key title status message } } } }
+query ($id: ID!) { templateTest(id: $id) { id status digest checks { key title status message } } }
 """
 _PUBLISH = """
 mutation ($input: PublishSessionTemplateInput!) { publishSessionTemplate(input: $input) {
@@ -246,16 +249,19 @@ def test(name: str, timeout: int, url: str, token: str | None, output: str) -> N
     told = set[tuple[str, str]]()
     with _told(output):
         server = Server(url, token)
-        begun = server(_TEST, input={"templateId": server.template(name)["id"]})["testSessionTemplate"]["test"]
+        asked = {"templateId": server.template(name)["id"], "idempotencyKey": uuid4().hex}
+        id_ = _patiently(server, _TEST, input=asked)["testSessionTemplate"]["test"]["id"]
         deadline = time.monotonic() + timeout
         while True:
-            found = server(_REPORT, id=begun["id"])["node"]
+            found = _patiently(server, _REPORT, id=id_)["templateTest"]
+            if found is None:
+                raise Failed(f"The test {id_} is gone, or you may not see the template any more.", code="NOT_FOUND")
             if output == "text":
                 _tell_checks(found["checks"], told)
             if found["status"] in _OVER:
                 break
             if time.monotonic() > deadline:
-                raise Failed(f"The test {found['id']} is not over after {timeout} seconds.", code="TIMEOUT")
+                raise Failed(f"The test {id_} is not over after {timeout} seconds.", code="TIMEOUT")
             time.sleep(_POLL_SECONDS)
     if output == "json":
         _print_json(found)
@@ -327,6 +333,16 @@ def _tell(name: str, error: Failed) -> None:
         place = ".".join(field["field"].split(".")[2:])
         said = f"{place}: {field['message']}" if place else field["message"]
         click.echo(f"{name}:{field['line']}:{field['column']}: {said}", err=True)
+
+
+def _patiently(server: Server, document: str, **variables: Any) -> dict[str, Any]:
+    """An operation that may be repeated, on a server that may be replaced meanwhile."""
+    for wait in _WAITS:
+        try:
+            return server(document, **variables)
+        except Unreachable:
+            time.sleep(wait)
+    return server(document, **variables)
 
 
 def _tell_checks(checks: list[dict[str, Any]], told: set[tuple[str, str]]) -> None:

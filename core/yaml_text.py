@@ -125,10 +125,11 @@ def read(text: str, *, levels: int, parts: int, documents: int) -> list[Document
     return [document for document in reader.documents if document.value is not None]
 
 
-def write(value: Mapping[str, Any]) -> str:
-    """A mapping of JSON as YAML: in its own order, in blocks, with texts of several lines as they are. The same value
-    always gives the same text, which `read` gives back, and any reader of YAML 1.1 or 1.2 reads alike."""
-    return "\n".join(_lines(value, 0) or ["{}"]) + "\n"
+def write(value: Mapping[str, Any], *, literally: bool = True) -> str:
+    """A mapping of JSON as YAML: in its own order, in blocks, with texts of several lines as they are, or in quotes.
+    The same value always gives the same text, which `read` gives back, and any reader of YAML 1.1 or 1.2 reads alike.
+    """
+    return "\n".join(_Writer(literally).lines(value, 0) or ["{}"]) + "\n"
 
 
 # -- reading
@@ -264,38 +265,46 @@ def _at(event: yaml.Event, message: str) -> YamlProblems:
 # -- writing
 
 
-def _lines(value: Any, indent: int) -> list[str]:
-    """A mapping or list that is not empty, each line with its indentation."""
-    pad, found = " " * indent, list[str]()
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            name = _scalar(str(key))
-            if len(name.encode()) > _LONGEST_SIMPLE_KEY:
-                found.append(f"{pad}? {name}")
-                name = ""
-            found += _item(f"{pad}{name}:", item, indent)
-    else:
-        for item in value:
-            if isinstance(item, Mapping | list | tuple) and item:
-                first, *rest = _lines(item, indent + 2)
-                found += [f"{pad}- {first[indent + 2 :]}", *rest]
-            else:
-                found += _item(f"{pad}-", item, indent)
-    return found
+class _Writer:
+    """Writes values in lines."""
 
+    def __init__(self, literally: bool) -> None:
+        self._literally = literally
 
-def _item(prefix: str, value: Any, indent: int) -> list[str]:
-    if isinstance(value, Mapping | list | tuple):
-        if not value:
-            return [f"{prefix} {'{}' if isinstance(value, Mapping) else '[]'}"]
-        return [prefix, *_lines(value, indent + 2)]
-    if isinstance(value, str) and _fits_literally(value):
-        pad = " " * (indent + 2)
-        *lines, last = value.split("\n")
-        # Without a mark the text ends with one line break; `-` is none, `+` as many as there are.
-        mark = "-" if last else "+" if not lines[-1] else ""
-        return [f"{prefix} |{mark}", *(f"{pad}{line}" if line else "" for line in (*lines, *([last] if last else ())))]
-    return [f"{prefix} {_scalar(value)}"]
+    def lines(self, value: Any, indent: int) -> list[str]:
+        """A mapping or list that is not empty, each line with its indentation."""
+        pad, found = " " * indent, list[str]()
+        if isinstance(value, Mapping):
+            for key, item in value.items():
+                name = _scalar(str(key))
+                if len(name.encode()) > _LONGEST_SIMPLE_KEY:
+                    found.append(f"{pad}? {name}")
+                    name = ""
+                found += self._item(f"{pad}{name}:", item, indent)
+        else:
+            for item in value:
+                if isinstance(item, Mapping | list | tuple) and item:
+                    first, *rest = self.lines(item, indent + 2)
+                    found += [f"{pad}- {first[indent + 2 :]}", *rest]
+                else:
+                    found += self._item(f"{pad}-", item, indent)
+        return found
+
+    def _item(self, prefix: str, value: Any, indent: int) -> list[str]:
+        if isinstance(value, Mapping | list | tuple):
+            if not value:
+                return [f"{prefix} {'{}' if isinstance(value, Mapping) else '[]'}"]
+            return [prefix, *self.lines(value, indent + 2)]
+        if self._literally and isinstance(value, str) and _fits_literally(value):
+            pad = " " * (indent + 2)
+            *lines, last = value.split("\n")
+            # Without a mark the text ends with one line break; `-` is none, `+` as many as there are.
+            mark = "-" if last else "+" if not lines[-1] else ""
+            return [
+                f"{prefix} |{mark}",
+                *(f"{pad}{line}" if line else "" for line in (*lines, *([last] if last else ()))),
+            ]
+        return [f"{prefix} {_scalar(value)}"]
 
 
 def _fits_literally(text: str) -> bool:

@@ -121,7 +121,10 @@ class ReadTemplate:
 
 
 def write_file(template: Row, spec: Mapping[str, Any], digest: str) -> TemplateFile:
-    """A template as a file; `spec` is its draft, or the specification of one of its versions, as it is stored."""
+    """A template as a file; `spec` is its draft, or the specification of one of its versions, as it is stored.
+
+    Raises TooLarge for what could not be read again.
+    """
     metadata = {
         "name": template["name"],
         "title": template["title"],
@@ -132,7 +135,18 @@ def write_file(template: Row, spec: Mapping[str, Any], digest: str) -> TemplateF
     }
     loaded = load_spec(dict(spec)).stored()
     document = {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": _ordered(loaded)}
-    return TemplateFile(template["name"], yaml_text.write(document), digest, list(findings(loaded)))
+    text = yaml_text.write(document)
+    if len(text) > LARGEST_FILE:
+        # Very many short lines take more room for their indentation than for themselves.
+        text = yaml_text.write(document, literally=False)
+    try:
+        for _ in yaml_text.bounded_events(text, levels=_MOST_LEVELS, parts=_MOST_PARTS):
+            pass
+    except yaml_text.YamlProblems as error:
+        raise _too_large(template["name"], error.problems[0].message) from None
+    if len(text) > LARGEST_FILE:
+        raise _too_large(template["name"], f"it has more than {LARGEST_FILE:,} characters")
+    return TemplateFile(template["name"], text, digest, list(findings(loaded)))
 
 
 def read_file(text: str, *, field: str = "content") -> list[ReadTemplate]:
@@ -250,6 +264,13 @@ def _told(problems: Sequence[Mapping[str, Any]]) -> str:
 
 
 # -- writing
+
+
+def _too_large(name: str, why: str) -> TooLarge:
+    return TooLarge(
+        f"{name} cannot be written as a file that could be read again: {why}. Put large files into a repository or an "
+        "archive."
+    )
 
 
 def _ordered(spec: Mapping[str, Any]) -> dict[str, Any]:

@@ -103,6 +103,18 @@ async def test_a_template_is_exported_applied_elsewhere_and_exported_again_byte_
     assert (again["action"], again["template"]["draft"]["revision"]) == ("UNCHANGED", 1)
 
 
+async def test_every_template_there_is_makes_a_valid_file_that_changes_nothing(people: People) -> None:
+    await make_template(people.admin.client, spec=SPEC)
+    asked = "{ sessionTemplates(first: 100, orderBy: CREATED_OLDEST_FIRST) { nodes { id name } } }"
+    templates = (await people.admin.client(asked))["sessionTemplates"]["nodes"]
+    schema = jsonschema.Draft202012Validator((await people.admin.client("{ sessionTemplateJsonSchema }")).popitem()[1])
+    texts = [(await exported(people.admin.client, template["id"]))["text"] for template in templates[:40]]
+    for text in texts:
+        schema.validate(yaml.safe_load(text))
+    content = "---\n".join(texts)
+    assert {each["action"] for each in await applied(people.admin.client, content, dryRun=True)} == {"UNCHANGED"}
+
+
 async def test_a_version_is_exported_as_it_was_published(people: People) -> None:
     template = await make_template(people.admin.client, spec={"title": "First"})
     await publish_untested(people.admin.client, template["id"])

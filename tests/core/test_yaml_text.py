@@ -49,6 +49,7 @@ def test_what_is_written_is_read_back_by_us_and_by_others(value: dict[str, Any])
     assert read(text).value == value
     assert yaml_text.write(read(text).value) == text
     assert yaml.safe_load(text) == value
+    assert read(yaml_text.write(value, literally=False)).value == value
 
 
 def test_texts_of_several_lines_stand_as_they_are() -> None:

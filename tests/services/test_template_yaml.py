@@ -161,6 +161,19 @@ def test_several_documents_are_read_and_each_name_once() -> None:
     assert "twice" in problem["message"]
 
 
+def test_what_is_written_can_be_read_again_however_large_it_is() -> None:
+    spec = check_spec({"seed": {"files": [{"path": "a", "content": "a\n" * 300_000}]}})
+    text = exported(spec)
+    assert 'content: "a\\na\\n' in text
+    assert read_file(text)[0].spec == spec
+    for extra in (
+        {"many": [1] * 60_000},
+        {"deep": {"a": [[[[[[[[1]]]]]]]]}, "long": ["a b"] * 45_000, "x": ["é"] * 9000},
+    ):
+        with pytest.raises(TooLarge):
+            exported(check_spec({"options": {"extra": extra}}))
+
+
 def test_files_of_other_systems_are_the_same() -> None:
     spec = check_spec({"systemPrompt": "One\n\n  two \n", "messages": ["a\nb"]})
     text = exported(spec)
