@@ -95,6 +95,7 @@ def tortoise_config(
                     "models.handoffs",
                     "models.templates",
                     "models.template_trust",
+                    "models.costs",
                 ],
                 "migrations": "models.migrations",
                 "default_connection": "default",

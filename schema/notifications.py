@@ -45,6 +45,7 @@ NotificationKind = enum_type(
         "HANDOFF": "A session is offered to you, or an offer of yours was answered.",
         "APPROVAL_WANTED": "A tool call waits for your decision.",
         "RUN_FINISHED": "A run that you started failed, or is done after more than half a minute.",
+        "BUDGET": "A budget is used up, or comes close to it.",
     },
 )
 EmailMode = enum_type(

@@ -29,6 +29,7 @@ from integrations.agents.base import (
 )
 from integrations.durable.base import Job
 from models.sessions import RunRow, RunStatus, SessionRow, SessionStatus
+from services.costs.guard import BUDGET_EXCEEDED, refused_by
 from services.handoffs import expire_handoffs
 from services.identity.actors import system_actor
 from services.parts import parts
@@ -240,6 +241,9 @@ async def _claim(job: Job) -> tuple[RunRow, SessionRow, Actor] | None:
             agent = await _agent(work, run)
         except Forbidden as error:
             await end_run(work, run, RunStatus.FAILED, error_code=error.code.value, error_message=error.message)
+            return None
+        if refusal := await refused_by(work, agent, run, session):
+            await end_run(work, run, RunStatus.FAILED, error_code=BUDGET_EXCEEDED, error_message=refusal)
             return None
         await work.tx.execute(
             "UPDATE runs SET status = 'RUNNING', executor = $2, started_at = coalesce(started_at, $3), model = $4 "

@@ -35,6 +35,8 @@ from integrations.agents.base import (
 from models.notifications import NotificationKind
 from models.sessions import MessageStatus, PermissionMode, RunRow, RunStatus, SessionRow, ToolStatus
 from services import activity, audit
+from services.costs.guard import watch
+from services.costs.ledger import spend
 from services.parts import parts
 from services.policy import decide
 from services.runs.endings import end_run
@@ -441,6 +443,10 @@ class Recorder:
                 usage.cost_usd,
                 usage.cost_source,
             )
+        template_id = await spend(work, self._session, self._run, usage)
+        if template_id is not None:
+            organization_id, user_id = self._run["organization_id"], self._run["started_by_id"]
+            work.after_commit(lambda: watch(organization_id, user_id, template_id))
 
     def _entry(self, tool_id: UUID, tool: str) -> audit.Entry:
         entry = audit.Entry.of(self._actor, "tool.execute")

@@ -9,6 +9,7 @@ from core.ids import encode, new_id
 from core.permissions import Actor
 from models.sessions import MessageRow, SessionRow, SessionStatus
 from services import idempotency
+from services.costs.guard import refuse_message
 from services.parts import parts
 from services.runs.queue import enqueue_next
 from services.sessions.transitions import change_status
@@ -24,7 +25,8 @@ _CLOSED = {
 async def send_message(actor: Actor, session_id: UUID, text: str, *, key: str | None = None) -> MessageRow:
     """Store a user's message and queue its run. Runs of a session are executed one at a time, in this order.
 
-    Raises BadInput or TooLarge for the text, IllegalTransition where the session takes no messages.
+    Raises BadInput or TooLarge for the text, IllegalTransition where the session takes no messages, LimitExceeded
+    where a budget is used up.
     """
     check_message(text)
     async with write(actor, "message.send") as work:
@@ -43,8 +45,10 @@ async def send_message(actor: Actor, session_id: UUID, text: str, *, key: str | 
 
 
 async def add_message(work: Work, session: SessionRow, text: str, *, message_id: UUID) -> MessageRow:
-    """The message, its run and its events, in a write that holds the session."""
+    """The message, its run and its events, in a write that holds the session. Raises LimitExceeded where a budget that
+    the run would be paid from is used up."""
     actor = work.actor
+    await refuse_message(work, session)
     number = 1 + (await work.tx.fetchval("SELECT max(number) FROM runs WHERE session_id = $1", session["id"]) or 0)
     run_id = new_id()
     if session["status"] in (SessionStatus.CREATED, SessionStatus.FAILED):

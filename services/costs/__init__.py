@@ -1,0 +1,1 @@
+"""What models cost, what was spent, and what may be."""

@@ -1,0 +1,84 @@
+"""How quickly a budget is being used up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from uuid import UUID
+
+from core import db
+from models.base import Query
+from models.costs import BudgetRow, BudgetSubject
+from services.costs.ledger import NOBODY, spent_sql
+from services.costs.standing import SUBJECTS, period_of, standings
+
+_SECONDS_OF_HOUR = Decimal(3600)
+_CENTURY = timedelta(days=36_525)
+
+
+@dataclass(frozen=True, slots=True)
+class Burn:
+    """What was spent of a budget between two moments: US dollars where it has such a limit, else tokens."""
+
+    spent: Decimal
+    limit: Decimal
+    period: timedelta
+    """How long the budget's own window is."""
+    rate_per_hour: Decimal
+    exhausted_at: datetime | None
+    """When the budget is used up if it goes on like this, counted from `end` and from what its own window holds then;
+    None where it does not go on, or not within a century."""
+
+
+async def burn(budget_id: UUID, *, start: datetime, end: datetime, user_id: UUID | None = None) -> Burn | None:
+    """How a budget burnt from `start` to `end`; None where it is gone.
+
+    Of a budget for each user it is this user's part, or that of whoever has spent most in this time.
+    """
+    budget = await db.fetchrow("SELECT * FROM budgets WHERE id = $1 AND removed_at IS NULL", budget_id, row=BudgetRow)
+    if budget is None or start >= end:
+        return None
+    in_usd = budget["limit_usd"] is not None
+    if budget["subject"] == BudgetSubject.EACH_USER and user_id is None:
+        user_id = await _heaviest(budget, start, end, in_usd)
+    spent = await _spent(budget, user_id or NOBODY, start, end, in_usd)
+    limit = Decimal(budget["limit_usd"] if in_usd else budget["limit_tokens"])
+    rate = spent * _SECONDS_OF_HOUR / Decimal(str((end - start).total_seconds()))
+    period = period_of(budget, end)
+    return Burn(spent, limit, period, rate, await _exhausted(budget, user_id, end, limit, rate, in_usd))
+
+
+async def _exhausted(
+    budget: BudgetRow, user_id: UUID | None, at: datetime, limit: Decimal, rate: Decimal, in_usd: bool
+) -> datetime | None:
+    standing = (await standings([budget["id"]], user_id, at))[budget["id"]]
+    left = limit - (standing.spent_usd if in_usd else standing.spent_tokens)
+    if left <= 0:
+        return at.astimezone(UTC)
+    if rate <= 0 or left / rate > _CENTURY / timedelta(hours=1):
+        return None
+    return at.astimezone(UTC) + timedelta(hours=float(left / rate))
+
+
+async def _heaviest(budget: BudgetRow, start: datetime, end: datetime, in_usd: bool) -> UUID | None:
+    return await db.fetchval(  # type: ignore[no-any-return]
+        "SELECT user_id FROM spend_entries WHERE organization_id = $1 AND at >= $2 AND at < $3 GROUP BY user_id "
+        f"ORDER BY sum({'coalesce(cost_usd, 0)' if in_usd else 'tokens'}) DESC, user_id LIMIT 1",
+        budget["organization_id"],
+        start,
+        end,
+    )
+
+
+async def _spent(budget: BudgetRow, user_id: UUID, start: datetime, end: datetime, in_usd: bool) -> Decimal:
+    query = Query()
+    column = {"total": f"coalesce(sum(spent.{'cost_usd' if in_usd else 'tokens'}), 0)::numeric"}
+    first, last = f"{query.arg(start)}::timestamptz", f"{query.arg(end)}::timestamptz"
+    return await db.fetchval(  # type: ignore[no-any-return]
+        "SELECT sums.total FROM budgets "
+        f"CROSS JOIN LATERAL (SELECT coalesce(budgets.user_id, {query.arg(user_id)}::uuid)) AS whose (spender) "
+        f"CROSS JOIN LATERAL ({spent_sql(SUBJECTS, first, last, column)}) AS sums "
+        f"WHERE budgets.id = {query.arg(budget['id'])}",
+        *query.args,
+    )

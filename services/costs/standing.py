@@ -1,0 +1,198 @@
+"""How budgets stand: what was spent of them in their window, and when there is room again."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from core import db
+from models.base import Query, Row
+from models.costs import BudgetRow, BudgetSubject, BudgetWindow
+from services.costs.ledger import NOBODY, spent_sql
+
+Fetch = Callable[..., Awaitable[list[Any]]]
+
+ALL = Decimal(1)
+"""The threshold at which a budget is used up."""
+
+_START = """
+CASE budgets.window_kind
+    WHEN 'HOURS' THEN {at}::timestamptz - budgets.window_length * interval '1 hour'
+    WHEN 'DAYS' THEN {at}::timestamptz - budgets.window_length * interval '24 hours'
+    ELSE date_trunc('month', {at}::timestamptz, budgets.timezone)
+END
+"""
+# Whose entries count: of a team, those of its members now.
+SUBJECTS = {
+    "ORGANIZATION": ("budgets.subject = 'ORGANIZATION'", "spent.organization_id = budgets.organization_id"),
+    "USER": ("budgets.subject IN ('USER', 'EACH_USER')", "spent.user_id = whose.spender"),
+    "TEAM": (
+        "budgets.subject = 'TEAM'",
+        "spent.user_id = ANY(ARRAY(SELECT user_id FROM team_members WHERE team_id = budgets.team_id))",
+    ),
+    "TEMPLATE": (
+        "budgets.subject = 'TEMPLATE'",
+        f"spent.template_id = budgets.template_id AND spent.template_id <> '{NOBODY}'",
+    ),
+}
+_COLUMNS = {
+    "spent_usd": "coalesce(sum(spent.cost_usd), 0)",
+    "spent_tokens": "coalesce(sum(spent.tokens), 0)::bigint",
+    "unpriced": "coalesce(sum(spent.unpriced), 0)::int",
+}
+
+
+# What happens in another process, whose clock may be ahead, counts too.
+_FOR_EVER = "timestamptz 'infinity'"
+
+
+class _StandingRow(Row):
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A budget at a moment. `user_id` is whose spending it is of an EACH_USER budget, NOBODY for others."""
+
+    budget: BudgetRow
+    user_id: UUID
+    at: datetime
+    window_start: datetime
+    spent_usd: Decimal
+    spent_tokens: int
+    unpriced: int
+    """Stretches of work in the window whose cost nobody knows: they are not in `spent_usd`."""
+    told: frozenset[Decimal]
+    """The thresholds that were told of in this window."""
+
+    @property
+    def used_up(self) -> bool:
+        """Whether nothing is left."""
+        return self.over(ALL)
+
+    def over(self, share: Decimal) -> bool:
+        """Whether this share of the limit, or of one of the two, is spent."""
+        usd, tokens = self.budget["limit_usd"], self.budget["limit_tokens"]
+        return (usd is not None and self.spent_usd >= share * usd) or (
+            tokens is not None and self.spent_tokens >= share * tokens
+        )
+
+    def fresh(self) -> list[Decimal]:
+        """The thresholds that are passed and were not told of yet, the lowest first."""
+        shares = sorted({*(Decimal(share) for share in self.budget["warn_at"]), ALL})
+        return [share for share in shares if share not in self.told and self.over(share)]
+
+    @property
+    def window_end(self) -> datetime | None:
+        """When a month is over; None for a window that moves."""
+        return month_end(self.window_start, self.budget["timezone"]) if self._is_month else None
+
+    @property
+    def _is_month(self) -> bool:
+        return bool(self.budget["window_kind"] == BudgetWindow.MONTH)
+
+
+def period_of(budget: BudgetRow, at: datetime) -> timedelta:
+    """How long the budget's window is; of a month, the one that `at` is in."""
+    if budget["window_kind"] == BudgetWindow.HOURS:
+        return timedelta(hours=budget["window_length"])
+    if budget["window_kind"] == BudgetWindow.DAYS:
+        return timedelta(hours=24 * budget["window_length"])
+    local = at.astimezone(ZoneInfo(budget["timezone"])).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    return month_end(local, budget["timezone"]) - local.astimezone(at.tzinfo)
+
+
+def month_end(start: datetime, timezone: str) -> datetime:
+    """The beginning of the month after the one that begins at `start`."""
+    local = start.astimezone(ZoneInfo(timezone))
+    year, month = (local.year + 1, 1) if local.month == 12 else (local.year, local.month + 1)
+    return datetime(year, month, 1, tzinfo=ZoneInfo(timezone)).astimezone(start.tzinfo)
+
+
+async def standings_of_run(
+    fetch: Fetch, organization_id: UUID, user_id: UUID, template_id: UUID | None, at: datetime
+) -> list[Standing]:
+    """All budgets that a run of this user from this template is paid from: one statement."""
+    query = Query()
+    moment, spender = query.arg(at), query.arg(user_id)
+    where = (
+        f"budgets.organization_id = {query.arg(organization_id)} AND budgets.removed_at IS NULL "
+        f"AND (budgets.subject IN ('ORGANIZATION', 'EACH_USER') OR budgets.user_id = {spender} "
+        f"OR budgets.team_id IN (SELECT team_id FROM team_members WHERE user_id = {spender}) "
+        f"OR budgets.template_id = {query.arg(template_id or NOBODY)})"
+    )
+    return await _standings(fetch, query, where, moment, spender, at)
+
+
+async def standings(budget_ids: Sequence[UUID], user_id: UUID | None, at: datetime) -> dict[UUID, Standing]:
+    """How budgets stand; those for each user, how they stand for this one."""
+    query = Query()
+    moment, spender = query.arg(at), query.arg(user_id or NOBODY)
+    where = f"budgets.id = ANY({query.arg(list(budget_ids))})"
+    found = await _standings(db.fetch, query, where, moment, spender, at)
+    return {standing.budget["id"]: standing for standing in found}
+
+
+async def frees_at(fetch: Fetch, standing: Standing) -> datetime | None:
+    """When there is room again if nothing more is spent: as soon as enough has left the window, or the month is over.
+
+    None where there is room.
+    """
+    if not standing.used_up:
+        return None
+    if standing.window_end is not None:
+        return standing.window_end
+    budget = standing.budget
+    query = Query()
+    belongs = SUBJECTS["USER" if budget["subject"] == BudgetSubject.EACH_USER else budget["subject"]][1]
+    usd, tokens = query.arg(budget["limit_usd"]), query.arg(budget["limit_tokens"])
+    rows = await fetch(
+        f"SELECT at FROM (SELECT spent.at, sum(coalesce(spent.cost_usd, 0)) OVER past AS usd, "
+        f"sum(spent.tokens) OVER past AS tokens FROM budgets "
+        "CROSS JOIN LATERAL (SELECT coalesce(budgets.user_id, "
+        f"{query.arg(standing.user_id)}::uuid) AS spender) AS whose "
+        f"JOIN spend_entries AS spent ON {belongs} WHERE budgets.id = {query.arg(budget['id'])} "
+        f"AND spent.at >= {query.arg(standing.window_start)} "
+        "WINDOW past AS (ORDER BY spent.at, spent.run_id, spent.segment)) AS leaving "
+        f"WHERE ({usd}::numeric IS NULL OR {query.arg(standing.spent_usd)}::numeric - usd < {usd}) "
+        f"AND ({tokens}::bigint IS NULL OR {query.arg(standing.spent_tokens)}::bigint - tokens < {tokens}) "
+        "ORDER BY at LIMIT 1",
+        *query.args,
+    )
+    # What leaves the window leaves it when it is older than the window, by however little.
+    return rows[0]["at"] + period_of(budget, standing.at) + timedelta(microseconds=1) if rows else None
+
+
+async def _standings(fetch: Fetch, query: Query, where: str, moment: str, spender: str, at: datetime) -> list[Standing]:
+    each = "budgets.subject = 'EACH_USER'"
+    rows = await fetch(
+        f"SELECT budgets.*, starts.at AS window_start, sums.*, "
+        f"CASE WHEN {each} THEN whose.spender ELSE '{NOBODY}' END AS spender, "
+        "ARRAY(SELECT threshold FROM budget_alerts WHERE budget_alerts.budget_id = budgets.id "
+        f"AND budget_alerts.user_id = CASE WHEN {each} THEN whose.spender ELSE '{NOBODY}' END "
+        "AND budget_alerts.told_at >= starts.at) AS told FROM budgets "
+        f"CROSS JOIN LATERAL (SELECT {_START.format(at=moment)}) AS starts (at) "
+        f"CROSS JOIN LATERAL (SELECT coalesce(budgets.user_id, {spender}::uuid)) AS whose (spender) "
+        f"CROSS JOIN LATERAL ({spent_sql(SUBJECTS, 'starts.at', _FOR_EVER, _COLUMNS)}) AS sums "
+        f"WHERE {where} ORDER BY budgets.id",
+        *query.args,
+        row=_StandingRow,
+    )
+    return [
+        Standing(
+            budget=row,
+            user_id=row["spender"],
+            at=at,
+            window_start=row["window_start"],
+            spent_usd=row["spent_usd"],
+            spent_tokens=row["spent_tokens"],
+            unpriced=row["unpriced"],
+            told=frozenset(row["told"]),
+        )
+        for row in rows
+    ]
