@@ -213,7 +213,18 @@ class BudgetEvent(Model):
 
     class Meta:
         table = "budget_events"
-        indexes = [("budget_id", "id")]
+        indexes = [("budget_id", "id"), ("organization_id", "id")]
+
+    @staticmethod
+    def visible_to(actor: Actor) -> Scope:
+        """Admins see all of their organisation's, also of budgets that were removed; others what is about them."""
+        if actor.is_admin:
+            return Scope("budget_events.organization_id = {}", (actor.organization_id,))
+        return Scope(
+            "budget_events.organization_id = {} AND (budget_events.user_id = {} OR budget_events.budget_id IN "
+            "(SELECT own.id FROM budgets own WHERE own.subject = 'USER' AND own.user_id = {}))",
+            (actor.organization_id, actor.user_id, actor.user_id),
+        )
 
 
 class RecommendationDismissal(Model):

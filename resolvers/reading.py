@@ -198,6 +198,7 @@ _CASTS = {
     "id": "uuid",
     "seq": "bigint",
     "number": "int",
+    "position": "int",
     "created_at": "timestamptz",
     "updated_at": "timestamptz",
     "at": "timestamptz",

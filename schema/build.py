@@ -17,6 +17,8 @@ from schema.activity_feed import ActivityFeedQuery, ActivityFeedSubscription
 from schema.annotation_writes import AnnotationMutation
 from schema.annotations import AnnotationQuery
 from schema.audit import AuditQuery
+from schema.budgets import BudgetMutation, BudgetQuery
+from schema.costs import CostMutation, CostQuery
 from schema.environment import EnvironmentMutation, EnvironmentQuery
 from schema.fields import enum_type, read
 from schema.handoffs import HandoffMutation
@@ -64,6 +66,8 @@ QUERIES: Sequence[type] = (
     TelemetryQuery,
     ActivityFeedQuery,
     AuditQuery,
+    CostQuery,
+    BudgetQuery,
 )
 MUTATIONS: Sequence[type] = (
     IdentityMutation,
@@ -84,6 +88,8 @@ MUTATIONS: Sequence[type] = (
     TemplateStartingMutation,
     EnvironmentMutation,
     TelemetryMutation,
+    CostMutation,
+    BudgetMutation,
 )
 SUBSCRIPTIONS: Sequence[type] = (
     SessionSubscription,

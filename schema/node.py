@@ -14,6 +14,7 @@ from core.permissions import Actor, Permission
 from resolvers import annotations as annotation_reads
 from resolvers import (
     audit,
+    costs,
     environment,
     handoffs,
     identity,
@@ -43,6 +44,8 @@ READS: dict[str, tuple[Permission, Read]] = {
     "lnk": (Permission.SESSIONS_READ, sharing.share_link),
     "mcp": (Permission.TOOLS_READ, mcp_servers.mcp_server),
     "env": (Permission.TOOLS_READ, environment.environment_variable),
+    "mpt": (Permission.METRICS_READ, costs.price_table_by_id),
+    "bud": (Permission.METRICS_READ, costs.budget),
     "aud": (Permission.AUDIT_READ, audit.audit_event),
     "org": (Permission.PROFILE_READ, identity.organization),
     "usr": (Permission.MEMBERS_READ, identity.user),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
 from operator import methodcaller
 from typing import NewType
 
@@ -43,6 +44,17 @@ def _moment(value: object) -> datetime:
     return moment.astimezone(UTC)
 
 
+def _decimal(value: object) -> Decimal:
+    """A number in decimal, as text or as a JSON number; neither NaN nor infinite, and of a length that makes sense."""
+    try:
+        number = Decimal(str(value)) if isinstance(value, str | int | float) and not isinstance(value, bool) else None
+    except InvalidOperation:
+        number = None
+    if number is None or not number.is_finite() or not -40 <= number.adjusted() <= 40 or len(str(value)) > 100:
+        raise GraphQLError('A decimal is given as "0.25".', extensions={"code": ErrorCode.BAD_INPUT.value})
+    return number
+
+
 def _text(value: object) -> str:
     if not isinstance(value, str) or not 1 <= len(value) <= 4000:
         raise GraphQLError(
@@ -66,6 +78,12 @@ SCALARS = {
         parse_literal=lambda node, variables=None: _whole_number(
             int(node.value) if isinstance(node, IntValueNode) else None
         ),
+    ),
+    Decimal: strawberry.scalar(
+        name="Decimal",
+        description='An exact number in decimal, as text: `"0.25"`. Given out without an exponent.',
+        serialize=lambda value: format(value, "f"),
+        parse_value=_decimal,
     ),
     Cursor: strawberry.scalar(
         name="Cursor",

@@ -1,14 +1,14 @@
 """What models cost, what was spent, and what may be."""
 
-from tortoise import migrations
+from tortoise import fields, migrations
+from tortoise.fields.base import OnDelete
+from tortoise.indexes import Index
 from tortoise.migrations import operations as ops
+
 from core.ids import new_id
 from models.base import JsonField
 from models.costs import BudgetAction, BudgetEventKind, BudgetSubject, BudgetWindow
 from models.notifications import NotificationKind
-from tortoise.fields.base import OnDelete
-from tortoise import fields
-from tortoise.indexes import Index
 
 # A stretch of work's spending, written with its usage; and the same added up by the hour (of UTC), so that a budget of
 # a year is a sum over some thousands of rows. Without a template the id is nil: it belongs to a key.
@@ -81,7 +81,7 @@ BACKWARD = ["DROP TABLE built_in_prices, spend_hours, spend_entries"]
 
 
 class Migration(migrations.Migration):
-    dependencies = [("models", "0014_templates")]
+    dependencies = [("models", "0015_metrics")]
 
     initial = False
 
@@ -272,7 +272,7 @@ class Migration(migrations.Migration):
             options={
                 "table": "budget_events",
                 "app": "models",
-                "indexes": [Index(fields=["budget_id", "id"])],
+                "indexes": [Index(fields=["budget_id", "id"]), Index(fields=["organization_id", "id"])],
                 "pk_attr": "id",
                 "table_description": "What happened to a budget, and what was spent then.",
             },

@@ -47,7 +47,7 @@ async def refuse_message(work: Work, session: SessionRow) -> None:
         return
     for standing in await _standings(work, actor.organization_id, actor.user_id, session):
         if _refuses(standing):
-            free = await frees_at(work.tx.fetch, standing)
+            [free] = await frees_at(work.tx.fetch, [standing])
             budget = standing.budget
             raise LimitExceeded(
                 explain(standing, free),
@@ -65,7 +65,8 @@ async def refused_by(work: Work, agent: Actor, run: RunRow, session: SessionRow)
     for standing in await _standings(work, run["organization_id"], run["started_by_id"], session):
         await _tell(work, standing)
         if refusal is None and _refuses(standing):
-            refusal = explain(standing, await frees_at(work.tx.fetch, standing))
+            [free] = await frees_at(work.tx.fetch, [standing])
+            refusal = explain(standing, free)
             await _note(work, standing, BudgetEventKind.REFUSED, run_id=run["id"], threshold=ALL)
             entry = audit.Entry.of(agent, "run.start")
             entry.target_kind, entry.target_id = "Run", run["id"]

@@ -79,14 +79,14 @@ def spent_sql(subjects: dict[str, tuple[str, str]], start: str, end: str, column
             "SELECT spent.cost_usd, spent.tokens, spent.unpriced FROM spend_hours AS spent "
             f"WHERE {applies} AND {belongs} AND spent.hour >= {first_hour} AND spent.hour < {last_hour}"
         )
-        for edge in (
-            f"spent.at >= {start} AND spent.at < least({first_hour}, {end})",
-            f"spent.at >= {last_hour} AND spent.at < {end}",
-        ):
-            parts.append(
-                "SELECT spent.cost_usd, spent.tokens, (spent.cost_usd IS NULL)::int FROM spend_entries AS spent "
-                f"WHERE {applies} AND {belongs} AND {edge}"
+        parts += [
+            "SELECT spent.cost_usd, spent.tokens, (spent.cost_usd IS NULL)::int FROM spend_entries AS spent "
+            f"WHERE {applies} AND {belongs} AND {edge}"
+            for edge in (
+                f"spent.at >= {start} AND spent.at < least({first_hour}, {end})",
+                f"spent.at >= {last_hour} AND spent.at < {end}",
             )
+        ]
     wanted = ", ".join(f"{sql} AS {name}" for name, sql in columns.items())
     return f"SELECT {wanted} FROM ({' UNION ALL '.join(parts)}) AS spent"
 

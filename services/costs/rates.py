@@ -72,7 +72,10 @@ class Rate:
 def load_rate(stored: Mapping[str, Any]) -> Rate:
     """A rate as it was stored."""
     return Rate(
-        *(None if stored[kind] is None else Decimal(stored[kind]) for kind in KINDS),
+        input=_read(Decimal, stored["input"]),
+        output=_read(Decimal, stored["output"]),
+        cache_read=_read(Decimal, stored["cache_read"]),
+        cache_write=_read(Decimal, stored["cache_write"]),
         start=_read(datetime.fromisoformat, stored["start"]),
         end=_read(datetime.fromisoformat, stored["end"]),
         daily_from=_read(time.fromisoformat, stored["daily_from"]),

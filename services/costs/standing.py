@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 from core import db
 from models.base import Query, Row
-from models.costs import BudgetRow, BudgetSubject, BudgetWindow
+from models.costs import BudgetRow, BudgetWindow
 from services.costs.ledger import NOBODY, spent_sql
 
 Fetch = Callable[..., Awaitable[list[Any]]]
@@ -138,34 +138,48 @@ async def standings(budget_ids: Sequence[UUID], user_id: UUID | None, at: dateti
     return {standing.budget["id"]: standing for standing in found}
 
 
-async def frees_at(fetch: Fetch, standing: Standing) -> datetime | None:
-    """When there is room again if nothing more is spent: as soon as enough has left the window, or the month is over.
+async def frees_at(fetch: Fetch, found: Sequence[Standing]) -> list[datetime | None]:
+    """When each has room again if nothing more is spent: as soon as enough has left the window, or the month is over.
 
-    None where there is room.
+    None for those that have room now. One statement for all.
     """
-    if not standing.used_up:
-        return None
-    if standing.window_end is not None:
-        return standing.window_end
-    budget = standing.budget
-    query = Query()
-    belongs = SUBJECTS["USER" if budget["subject"] == BudgetSubject.EACH_USER else budget["subject"]][1]
-    usd, tokens = query.arg(budget["limit_usd"]), query.arg(budget["limit_tokens"])
-    rows = await fetch(
-        f"SELECT at FROM (SELECT spent.at, sum(coalesce(spent.cost_usd, 0)) OVER past AS usd, "
-        f"sum(spent.tokens) OVER past AS tokens FROM budgets "
-        "CROSS JOIN LATERAL (SELECT coalesce(budgets.user_id, "
-        f"{query.arg(standing.user_id)}::uuid) AS spender) AS whose "
-        f"JOIN spend_entries AS spent ON {belongs} WHERE budgets.id = {query.arg(budget['id'])} "
-        f"AND spent.at >= {query.arg(standing.window_start)} "
-        "WINDOW past AS (ORDER BY spent.at, spent.run_id, spent.segment)) AS leaving "
-        f"WHERE ({usd}::numeric IS NULL OR {query.arg(standing.spent_usd)}::numeric - usd < {usd}) "
-        f"AND ({tokens}::bigint IS NULL OR {query.arg(standing.spent_tokens)}::bigint - tokens < {tokens}) "
-        "ORDER BY at LIMIT 1",
-        *query.args,
-    )
-    # What leaves the window leaves it when it is older than the window, by however little.
-    return rows[0]["at"] + period_of(budget, standing.at) + timedelta(microseconds=1) if rows else None
+    moving = [standing for standing in found if standing.used_up and standing.window_end is None]
+    left: dict[int, datetime] = {}
+    if moving:
+        query = Query()
+        columns = [
+            ("int", list(range(len(moving)))),
+            ("uuid", [standing.budget["id"] for standing in moving]),
+            ("uuid", [standing.budget["user_id"] or standing.user_id for standing in moving]),
+            ("timestamptz", [standing.window_start for standing in moving]),
+            ("numeric", [standing.spent_usd for standing in moving]),
+            ("bigint", [standing.spent_tokens for standing in moving]),
+        ]
+        given = ", ".join(f"{query.arg(values)}::{kind}[]" for kind, values in columns)
+        entries = " UNION ALL ".join(
+            "SELECT spent.at, spent.cost_usd, spent.tokens, spent.run_id, spent.segment FROM spend_entries AS spent "
+            f"WHERE {applies} AND {belongs} AND spent.at >= whose.window_start"
+            for applies, belongs in SUBJECTS.values()
+        )
+        rows = await fetch(
+            "SELECT whose.number, leaving.at FROM "
+            f"unnest({given}) AS whose (number, budget_id, spender, window_start, spent_usd, spent_tokens) "
+            "JOIN budgets ON budgets.id = whose.budget_id CROSS JOIN LATERAL ("
+            "SELECT at FROM (SELECT at, sum(coalesce(cost_usd, 0)) OVER past AS usd, sum(tokens) OVER past AS tokens "
+            f"FROM ({entries}) AS entries WINDOW past AS (ORDER BY at, run_id, segment)) AS past "
+            "WHERE (budgets.limit_usd IS NULL OR whose.spent_usd - past.usd < budgets.limit_usd) "
+            "AND (budgets.limit_tokens IS NULL OR whose.spent_tokens - past.tokens < budgets.limit_tokens) "
+            "ORDER BY at LIMIT 1) AS leaving",
+            *query.args,
+        )
+        # What leaves the window leaves it when it is older than the window, by however little.
+        left = {
+            id(moving[row["number"]]): row["at"]
+            + period_of(moving[row["number"]].budget, moving[row["number"]].at)
+            + timedelta(microseconds=1)
+            for row in rows
+        }
+    return [None if not standing.used_up else standing.window_end or left.get(id(standing)) for standing in found]
 
 
 async def _standings(fetch: Fetch, query: Query, where: str, moment: str, spender: str, at: datetime) -> list[Standing]:

@@ -1,0 +1,505 @@
+"""Price tables and costs in the graph."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from operator import attrgetter
+from types import SimpleNamespace
+from typing import Annotated, Any
+
+import strawberry
+
+from core.ids import decode
+from core.permissions import Permission
+from models import costs as models
+from resolvers import costs as reads
+from resolvers.identity import user_in
+from schema.connections import After, Connection, First
+from schema.fields import (
+    Info,
+    Node,
+    column,
+    decode_ids,
+    entity,
+    enum_type,
+    input_type,
+    mutation,
+    nested,
+    object_type,
+    query,
+)
+from schema.scalars import BigInt
+from schema.sessions import LazyUser
+from services.costs import tables
+from services.costs.breakdown import CostQuestion
+
+
+class CostDimension(StrEnum):
+    """What costs are told apart by."""
+
+    MODEL = "MODEL"
+    PROVIDER = "PROVIDER"
+    USER = "USER"
+    TEAM = "TEAM"
+    TEMPLATE = "TEMPLATE"
+    TEMPLATE_VERSION = "TEMPLATE_VERSION"
+    SESSION = "SESSION"
+    TOOL = "TOOL"
+    RUNTIME = "RUNTIME"
+    SERVICE = "SERVICE"
+    SOURCE = "SOURCE"
+
+
+enum_type(
+    CostDimension,
+    {
+        "MODEL": "The model, as it was named.",
+        "PROVIDER": "The provider, where the usage says it.",
+        "USER": "Who started the runs.",
+        "TEAM": "The team of whoever started the runs: of several, the one that they joined first.",
+        "TEMPLATE": "The template that the sessions were started from.",
+        "TEMPLATE_VERSION": "The version of the template.",
+        "SESSION": "The session.",
+        "TOOL": "The tool: a run's cost is split among the tools that it called, by their numbers of calls. What runs "
+        "without calls have cost is in the group without a tool.",
+        "RUNTIME": "What ran the agent.",
+        "SERVICE": "The service that reported the usage from outside.",
+        "SOURCE": "Whether it happened in a session here (QUARTERDECK) or was reported from outside (OTLP).",
+    },
+)
+
+
+def _amount(kind: str) -> Any:
+    return lambda usd: usd[kind]
+
+
+def _of(name: str) -> Any:
+    return attrgetter(name)
+
+
+def _tokens(kind: str) -> Any:
+    return lambda group: group.tokens[kind]
+
+
+@object_type
+class CostAmounts:
+    """What usage costs by a price table, in exact US dollars. What has no price there is counted and not guessed."""
+
+    total_usd: Decimal | None = column("All kinds of tokens together; null where nothing has a price.", name="total")
+    input_usd: Decimal = column(
+        "Input that was neither read from a cache nor written to one.", name="usd", show=_amount("input")
+    )
+    output_usd: Decimal = column("Output.", name="usd", show=_amount("output"))
+    cache_read_usd: Decimal = column("Input that was read from a cache.", name="usd", show=_amount("cache_read"))
+    cache_write_usd: Decimal = column("Input that was written to a cache.", name="usd", show=_amount("cache_write"))
+    estimated_usd: Decimal = column(
+        "The part of the total where the price depends on how much single requests read, and only their average is "
+        "known."
+    )
+    unpriced_tokens: BigInt = column("Tokens that have no price in the table: `unpricedModels` lists their models.")
+    unpriced_requests: BigInt = column("Requests that these tokens are of.")
+
+
+@object_type
+class CostKey:
+    """What a group of costs is a group of."""
+
+    dimension: CostDimension = column(
+        "Of which dimension.", name="dimension", show=lambda name: CostDimension(name.upper())
+    )
+    value: str | None = column("The value: a name, or the id of what it is; null for what has none.")
+    name: str | None = column("What it is called, where it has an id and you may see it.")
+
+
+@object_type
+class CostGroup:
+    """Usage and what it costs."""
+
+    @nested(reads.keys_of_groups)
+    def keys(self) -> list[CostKey]:
+        """What it is a group of, in the order of `groupBy`; empty for a total, and for all others together."""
+
+    amounts: CostAmounts = column("What it costs by the price table.", name="group", show=_of("amounts"))
+    compared: CostAmounts | None = column("What it costs by the table of `compareWith`; null where none is given.")
+    difference_usd: Decimal | None = column(
+        "`compared` less `amounts`, of the totals: what more the other table would have cost."
+    )
+    share: float | None = column("The part of the breakdown's total that it is, 0 to 1; null where that is not known.")
+    input_tokens: BigInt = column(
+        "Input tokens that were neither read from a cache nor written to one.", name="group", show=_tokens("input")
+    )
+    output_tokens: BigInt = column("Output tokens.", name="group", show=_tokens("output"))
+    cache_read_tokens: BigInt = column("Tokens that were read from a cache.", name="group", show=_tokens("cache_read"))
+    cache_write_tokens: BigInt = column(
+        "Tokens that were written to a cache.", name="group", show=_tokens("cache_write")
+    )
+    requests: BigInt = column("Requests to models.", name="group", show=_of("requests"))
+    unmeasured_requests: BigInt = column(
+        "Requests whose tokens the provider did not tell: they are in no amount.",
+        name="group",
+        show=_of("unmeasured_requests"),
+    )
+    recorded_usd: Decimal = column(
+        "What was recorded as the cost when it happened, by the provider or by the prices of that time.",
+        name="group",
+        show=_of("recorded_usd"),
+    )
+    unrecorded_requests: BigInt = column(
+        "Requests for which no cost was recorded.", name="group", show=_of("unrecorded")
+    )
+    cost_of_runs_usd: Decimal | None = column(
+        "Of a tool: what the runs that called it have cost altogether. A run counts for each of its tools, so these do "
+        "not add up to the total; null for other groups.",
+        name="group",
+        show=_of("runs_usd"),
+    )
+
+
+@object_type
+class ModelPriceTier:
+    """Other prices, in US dollars per million tokens, of requests that read much."""
+
+    above: int = column("Of requests that read more tokens than this, cached ones included.", name="above", show=int)
+    input: Decimal = column("Of input.", name="input", show=Decimal)
+    output: Decimal = column("Of output.", name="output", show=Decimal)
+    cache_read: Decimal | None = column(
+        "Of input from a cache; null for as much as input.", name="cache_read", show=Decimal
+    )
+    cache_write: Decimal | None = column(
+        "Of input to a cache; null for as much as input.", name="cache_write", show=Decimal
+    )
+
+
+@object_type
+class ModelPrice:
+    """A row of a price table, in US dollars per million tokens. Of several that fit, the first one counts."""
+
+    position: int = column("0, 1, … within the table.")
+    provider: str | None = column("Of which provider: a name, or a pattern with `*`; null for any.")
+    model: str = column("Of which model: a name, or a pattern with `*`.")
+    effective_from: datetime | None = column("Since when; null for ever since.")
+    effective_to: datetime | None = column("Until when, not in it any more; null for ever.")
+    input: Decimal = column("Of input.")
+    output: Decimal = column("Of output.")
+    cache_read: Decimal | None = column("Of input from a cache; null for as much as input.")
+    cache_write: Decimal | None = column("Of input to a cache; null for as much as input.")
+
+    tiers: list[ModelPriceTier] = column(
+        "Other prices of requests that read much, by size.",
+        name="tiers",
+        show=lambda tiers: [SimpleNamespace(**tier) for tier in tiers],
+    )
+
+
+@object_type
+class ModelRate:
+    """What a model's tokens cost at some time, in US dollars per million."""
+
+    input: Decimal | None = column("Of input; null where there is no price.")
+    output: Decimal | None = column("Of output.")
+    cache_read: Decimal | None = column("Of input from a cache.")
+    cache_write: Decimal | None = column("Of input to a cache.")
+    effective_from: datetime | None = column("Since when; null for ever since.", name="start")
+    effective_to: datetime | None = column("Until when, not in it any more; null for ever.", name="end")
+    daily_from: str | None = column(
+        "From which time of the UTC day, as 16:30:00; null for its beginning.", name="daily_from", show=str
+    )
+    daily_to: str | None = column("Up to which time of the UTC day; null for its end.", name="daily_to", show=str)
+    above: int | None = column(
+        "Of requests that read more tokens than this; null for any.", name="above", show=lambda n: None if n < 0 else n
+    )
+    up_to: int | None = column("Of requests that read at most so many tokens; null for any.")
+
+
+@entity(models.ModelPriceTableRow)
+class ModelPriceTable(Node):
+    """Prices of models: built in, or an organisation's own on top of those. A published one never changes."""
+
+    number: int | None = column("1, 2, … in the order of publication; null for a draft, and for a built-in one.")
+    built_in: str | None = column("The library and version that a built-in one comes from; null for your own.")
+    note: str = column("What its author says of it.")
+    created_at: datetime = column("When it was made.")
+    published_at: datetime | None = column("Since when it is what it is; null for a draft.")
+
+    @nested(user_in("author_id"), common=Permission.MEMBERS_READ)
+    def author(self) -> LazyUser | None:
+        """Who wrote it; null for a built-in one."""
+
+    @nested(reads.base_of, common=True)
+    def base(self) -> ModelPriceTable | None:
+        """The built-in table that it lies on, and which has the prices of all other models; null for a draft, and for
+        a built-in one."""
+
+    @nested(reads.prices_of_tables, common=True)
+    def prices(self, first: First = None, after: After = None) -> Connection[ModelPrice]:
+        """Its own rows, in their order: the first one that fits counts. Of built-in prices ask `modelRates`."""
+
+
+@object_type
+class CostBreakdown:
+    """What was spent on what."""
+
+    since: datetime = column("Begin.", name="question", show=_of("start"))
+    until: datetime = column("End, not in it any more.", name="question", show=_of("end"))
+    price_table: ModelPriceTable = column("The prices that it was made with.", name="table")
+    compared_with: ModelPriceTable | None = column("The other prices.", name="compared")
+
+    @nested(reads.totals_of_breakdowns)
+    def total(self) -> CostGroup:
+        """All of it."""
+
+    @nested(reads.groups_of_breakdowns)
+    def groups(self, first: First = None, after: After = None) -> Connection[CostGroup]:
+        """The groups, the dearest first, at most 10,000. Together with `others` they add up to the total."""
+
+    @nested(reads.others_of_breakdowns)
+    def others(
+        self,
+        top: Annotated[int, strawberry.argument(description="How many groups not to count, 0 to 1,000.")] = 25,
+    ) -> CostGroup | None:
+        """All groups after the first `top` ones together; null where there are none."""
+
+
+@object_type
+class UnpricedModel:
+    """A model that was used, and has no price."""
+
+    provider: str | None = column("The provider, where the usage says it.")
+    model: str | None = column("The model; null where the usage does not name it.")
+    tokens: BigInt = column("Tokens of all kinds without a price.")
+    requests: BigInt = column("Requests that these are of.")
+
+
+@object_type
+class UnpricedModels:
+    """Models that were used, and that a price table has no price for."""
+
+    price_table: ModelPriceTable = column("The table.", name="table")
+    models: list[UnpricedModel] = column("The models, those with the most tokens first; at most 10,000.")
+
+
+@input_type
+class CostFilter:
+    """Which usage to look at. Conditions that are left out take everything; each takes at most 1,000 values."""
+
+    models: list[str] | None = strawberry.field(default=None, description="Of one of these models.")
+    providers: list[str] | None = strawberry.field(default=None, description="Of one of these providers.")
+    user_ids: list[strawberry.ID] | None = strawberry.field(default=None, description="Started by one of these users.")
+    team_ids: list[strawberry.ID] | None = strawberry.field(default=None, description="By somebody of these teams.")
+    template_ids: list[strawberry.ID] | None = strawberry.field(default=None, description="Of one of these templates.")
+    template_version_ids: list[strawberry.ID] | None = strawberry.field(
+        default=None, description="Of one of these template versions."
+    )
+    session_ids: list[strawberry.ID] | None = strawberry.field(default=None, description="In one of these sessions.")
+    tools: list[str] | None = strawberry.field(
+        default=None, description="The parts of runs that fall to one of these tools."
+    )
+    runtimes: list[str] | None = strawberry.field(default=None, description="By one of these runtimes.")
+    services: list[str] | None = strawberry.field(default=None, description="Reported by one of these services.")
+    sources: list[str] | None = strawberry.field(default=None, description="QUARTERDECK or OTLP.")
+
+    def checked(self) -> dict[str, list[str | None]]:
+        """By dimension."""
+        found: dict[str, Any] = {
+            "model": self.models,
+            "provider": self.providers,
+            "tool": self.tools,
+            "runtime": self.runtimes,
+            "service": self.services,
+            "source": self.sources,
+        }
+        for name, kind, ids, place in (
+            ("user", "User", self.user_ids, "userIds"),
+            ("team", "Team", self.team_ids, "teamIds"),
+            ("template", "SessionTemplate", self.template_ids, "templateIds"),
+            ("template_version", "SessionTemplateVersion", self.template_version_ids, "templateVersionIds"),
+            ("session", "Session", self.session_ids, "sessionIds"),
+        ):
+            decoded = decode_ids(kind, ids, f"filter.{place}")
+            found[name] = None if decoded is None else [str(id_) for id_ in decoded]
+        return {name: values for name, values in found.items() if values is not None}
+
+
+From = Annotated[datetime, strawberry.argument(name="from", description="Begin.")]
+To = Annotated[datetime, strawberry.argument(description="End, not in it any more: at most ten years later.")]
+Which = Annotated[CostFilter | None, strawberry.argument(description="Which usage.")]
+Prices = Annotated[
+    strawberry.ID | None,
+    strawberry.argument(
+        description="The price table, `mpt_…`; left out, your organisation's newest, or else the built-in one."
+    ),
+]
+
+
+@input_type
+class ModelPriceTierInput:
+    """Other prices, in US dollars per million tokens, of requests that read much."""
+
+    above: int = strawberry.field(description="Of requests that read more tokens than this, cached ones included.")
+    input: Decimal = strawberry.field(description="Of input.")
+    output: Decimal = strawberry.field(description="Of output.")
+    cache_read: Decimal | None = strawberry.field(default=None, description="Of input from a cache; else as input.")
+    cache_write: Decimal | None = strawberry.field(default=None, description="Of input to a cache; else as input.")
+
+
+@input_type
+class ModelPriceInput:
+    """A row of a price table, in US dollars per million tokens: 0 to 1,000,000, with up to 9 digits after the point."""
+
+    model: str = strawberry.field(
+        description="Of which model: a name without its provider, or a pattern with `*`. Case does not matter."
+    )
+    provider: str | None = strawberry.field(
+        default=None, description="Of which provider: a name, or a pattern with `*`; left out, of any."
+    )
+    effective_from: datetime | None = strawberry.field(default=None, description="Since when; left out, ever since.")
+    effective_to: datetime | None = strawberry.field(default=None, description="Until when; left out, for ever.")
+    input: Decimal = strawberry.field(description="Of input.")
+    output: Decimal = strawberry.field(description="Of output.")
+    cache_read: Decimal | None = strawberry.field(default=None, description="Of input from a cache; else as input.")
+    cache_write: Decimal | None = strawberry.field(default=None, description="Of input to a cache; else as input.")
+    tiers: list[ModelPriceTierInput] | None = strawberry.field(
+        default=None, description="Other prices of requests that read much, at most 10, by ascending size."
+    )
+
+    def checked(self) -> tables.NewPrice:
+        """What the service takes."""
+        return tables.NewPrice(
+            model=self.model,
+            provider=self.provider,
+            effective_from=self.effective_from,
+            effective_to=self.effective_to,
+            prices=tables.Prices(self.input, self.output, self.cache_read, self.cache_write),
+            tiers=[
+                tables.NewTier(tier.above, tables.Prices(tier.input, tier.output, tier.cache_read, tier.cache_write))
+                for tier in self.tiers or ()
+            ],
+        )
+
+
+@input_type
+class CreatePriceTableInput:
+    """A new price table, as a draft. What no row of it fits keeps its built-in price."""
+
+    note: str = strawberry.field(default="", description="What it is, in at most 2,000 characters.")
+    rows: list[ModelPriceInput] = strawberry.field(
+        description="At most 1,000, in their order: the first one that fits a model at a time counts."
+    )
+    idempotency_key: str | None = strawberry.field(
+        default=None,
+        description="Repeat the mutation with the same key, and you get the first result instead of doing it twice.",
+    )
+
+
+@input_type
+class UpdatePriceTableInput:
+    """What to write anew in a draft. What is left out stays."""
+
+    price_table_id: strawberry.ID = strawberry.field(description="The draft, `mpt_…`.")
+    note: str | None = strawberry.field(default=None, description="What it is.")
+    rows: list[ModelPriceInput] | None = strawberry.field(default=None, description="All rows anew.")
+
+
+@input_type
+class PublishPriceTableInput:
+    """A draft to publish."""
+
+    price_table_id: strawberry.ID = strawberry.field(description="The draft, `mpt_…`.")
+
+
+@object_type
+class PriceTablePayload:
+    """The price table as it now is."""
+
+    price_table: ModelPriceTable = strawberry.field(description="The table.")
+
+
+@strawberry.type
+class CostQuery:
+    @query(Permission.METRICS_READ)
+    async def price_tables(info: Info, first: First = None, after: After = None) -> Connection[ModelPriceTable]:
+        """The price tables of your organisation and the built-in ones, the newest first."""
+        return await reads.price_tables(info.context.actor, first=first, after=after)
+
+    @query(Permission.METRICS_READ)
+    async def model_rates(
+        info: Info,
+        model: Annotated[str, strawberry.argument(description="The model's name, as sessions have it.")],
+        provider: Annotated[str | None, strawberry.argument(description="The provider, where it is not in it.")] = None,
+        price_table: Prices = None,
+    ) -> list[ModelRate]:
+        """What a model costs by a price table: all its prices over time. Empty where the table does not know it."""
+        return await reads.model_rates(info.context.actor, model, provider, _table(price_table, "priceTable"))
+
+    @query(Permission.METRICS_READ)
+    async def cost_breakdown(
+        info: Info,
+        from_: From,
+        to: To,
+        group_by: Annotated[
+            list[CostDimension] | None, strawberry.argument(description="What to tell apart, at most 3.")
+        ] = None,
+        filter: Which = None,
+        price_table: Prices = None,
+        compare_with: Annotated[
+            strawberry.ID | None,
+            strawberry.argument(description="Another price table, `mpt_…`, to work the same out with, side by side."),
+        ] = None,
+    ) -> CostBreakdown:
+        """What was spent on what, in exact US dollars, by a price table. Admins see their organisation's costs;
+        everybody else those of their own runs."""
+        question = CostQuestion(
+            from_,
+            to,
+            [dimension.value.lower() for dimension in group_by or ()],
+            filter.checked() if filter else {},
+            _table(price_table, "priceTable"),
+            _table(compare_with, "compareWith"),
+        )
+        return await reads.cost_breakdown(info.context.actor, question)
+
+    @query(Permission.METRICS_READ)
+    async def unpriced_models(
+        info: Info, from_: From, to: To, filter: Which = None, price_table: Prices = None
+    ) -> UnpricedModels:
+        """The models that were used and have no price in the table: what they cost is not known, and in no amount."""
+        question = CostQuestion(from_, to, (), filter.checked() if filter else {}, _table(price_table, "priceTable"))
+        return await reads.models_without_price(info.context.actor, question)
+
+
+@strawberry.type
+class CostMutation:
+    @mutation(Permission.BUDGETS_MANAGE)
+    async def create_price_table(info: Info, input: CreatePriceTableInput) -> PriceTablePayload:
+        """Write prices of your organisation as a draft. Nothing is priced with it until it is published."""
+        table = await tables.create_price_table(
+            info.context.actor,
+            note=input.note,
+            rows=[row.checked() for row in input.rows],
+            key=input.idempotency_key,
+        )
+        return PriceTablePayload(price_table=table)
+
+    @mutation(Permission.BUDGETS_MANAGE)
+    async def update_price_table(info: Info, input: UpdatePriceTableInput) -> PriceTablePayload:
+        """Write a draft anew. A published table stays what it is."""
+        table = await tables.update_price_table(
+            info.context.actor,
+            decode("mpt", input.price_table_id, field="priceTableId"),
+            note=input.note,
+            rows=None if input.rows is None else [row.checked() for row in input.rows],
+        )
+        return PriceTablePayload(price_table=table)
+
+    @mutation(Permission.BUDGETS_MANAGE)
+    async def publish_price_table(info: Info, input: PublishPriceTableInput) -> PriceTablePayload:
+        """Make a draft your organisation's newest price table. CONFLICT where another one was published since the draft
+        was last written."""
+        table_id = decode("mpt", input.price_table_id, field="priceTableId")
+        return PriceTablePayload(price_table=await tables.publish_price_table(info.context.actor, table_id))
+
+
+def _table(id_: strawberry.ID | None, field: str) -> Any:
+    return None if id_ is None else decode("mpt", id_, field=field)
