@@ -10,8 +10,8 @@ from typing import Any
 from uuid import UUID
 
 from core import clock, db
-from core.errors import BadInput
-from core.ids import encode
+from core.errors import BadInput, Forbidden
+from core.ids import decode, encode
 from core.paging import Page, cut, decode_cursor, encode_cursor, not_a_cursor, page_size
 from core.permissions import Actor, Permission
 from models.base import Query, Row
@@ -287,9 +287,10 @@ async def budget_history(
 
 async def statuses_of_budgets(actor: Actor, parents: Sequence[Any], args: dict[str, Any]) -> list[Any]:
     """How budgets stand now; those for each user, how they stand for the one that is named, or for the actor."""
-    user_id = args.get("user_id") or actor.user_id
+    given = args.get("user_id")
+    user_id = actor.user_id if given is None else decode("usr", given, field="userId")
     if user_id != actor.user_id and not actor.is_admin:
-        raise BadInput("How budgets stand for others is for admins.", field="userId")
+        raise Forbidden("How budgets stand for others is for admins to see.", field="userId")
     found = await standings([row["id"] for row in parents], user_id, clock.now())
     standing = [found[row["id"]] for row in parents]
     free = await frees_at(db.fetch, standing)

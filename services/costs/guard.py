@@ -95,15 +95,15 @@ def explain(standing: Standing, free: datetime | None) -> str:
     """A sentence for whoever is refused. How much others have spent is not in it."""
     budget = standing.budget
     whose = {
-        BudgetSubject.ORGANIZATION: "the organisation's budget",
-        BudgetSubject.TEAM: "your team's budget",
-        BudgetSubject.USER: "your budget",
-        BudgetSubject.EACH_USER: "your budget",
-        BudgetSubject.TEMPLATE: "the template's budget",
+        BudgetSubject.ORGANIZATION: "The organisation's budget",
+        BudgetSubject.TEAM: "Your team's budget",
+        BudgetSubject.USER: "Your budget",
+        BudgetSubject.EACH_USER: "Your budget",
+        BudgetSubject.TEMPLATE: "The template's budget",
     }[BudgetSubject(budget["subject"])]
     when = f"It has room again at {free:%Y-%m-%d %H:%M:%S} UTC" if free else "It has no room"
     return (
-        f"{whose.capitalize()} “{budget['name']}” {_window(budget)} is used up, and refuses what goes beyond it. "
+        f"{whose} “{budget['name']}” {_window(budget)} is used up, and refuses what goes beyond it. "
         f"{when}, if nothing more is spent; an admin can raise it."
     )
 

@@ -200,21 +200,22 @@ async def _built_in_rates(
 
 async def _write_down(table_id: UUID, found: Mapping[tuple[str | None, str], Sequence[Rate]]) -> None:
     """So that figures of today can be had again after the library has changed."""
-    fresh = [
-        (table_id, provider or "", model, [rate.stored() for rate in rates])
+    fresh: list[dict[str, Any]] = [
+        {"provider": provider or "", "model": model, "rates": [rate.stored() for rate in rates]}
         for (provider, model), rates in found.items()
         if rates and (table_id, provider or "", model) not in _written
     ]
     if not fresh:
         return
     await db.execute(
-        "INSERT INTO built_in_prices (table_id, provider, model, rates) "
-        "SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::jsonb[]) ON CONFLICT DO NOTHING",
-        *(list(column) for column in zip(*fresh, strict=True)),
+        "INSERT INTO built_in_prices (table_id, provider, model, rates) SELECT $1, given.* "
+        "FROM jsonb_to_recordset($2) AS given (provider text, model text, rates jsonb) ON CONFLICT DO NOTHING",
+        table_id,
+        fresh,
     )
     if len(_written) > _MOST_REMEMBERED:
         _written.clear()
-    _written.update(row[:3] for row in fresh)
+    _written.update((table_id, row["provider"], row["model"]) for row in fresh)
 
 
 def _over(base: Sequence[Rate], rows: Sequence[ModelPriceRow], provider: str | None, model: str) -> list[Rate]:

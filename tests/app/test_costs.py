@@ -1,0 +1,502 @@
+"""Price tables and costs, through the graph."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import genai_prices
+import pytest
+from genai_prices.data_snapshot import get_snapshot
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from core import db
+from core.ids import encode
+from core.permissions import Role
+from services.costs import built_in
+from services.costs.breakdown import CostQuestion, break_down
+from services.costs.rates import KINDS
+from tests.app.costing import LATER, MODEL, PAST, Costing, Household, costing
+from tests.clients_of_graph import Client, Json
+from tests.databases import TestServer
+
+pytestmark = pytest.mark.anyio
+
+AMOUNTS = """
+  totalUsd inputUsd outputUsd cacheReadUsd cacheWriteUsd estimatedUsd unpricedTokens unpricedRequests
+"""
+GROUP = f"""
+  keys {{ dimension value name }} amounts {{ {AMOUNTS} }} compared {{ {AMOUNTS} }} differenceUsd share
+  inputTokens outputTokens cacheReadTokens cacheWriteTokens requests unmeasuredRequests recordedUsd unrecordedRequests
+  costOfRunsUsd
+"""
+BREAKDOWN = f"""
+query ($from: DateTime!, $to: DateTime!, $by: [CostDimension!], $filter: CostFilter, $table: ID, $other: ID,
+       $first: Int, $after: String, $top: Int! = 25) {{
+  costBreakdown(from: $from, to: $to, groupBy: $by, filter: $filter, priceTable: $table, compareWith: $other) {{
+    since until priceTable {{ number builtIn }} comparedWith {{ number builtIn }}
+    total {{ {GROUP} }} others(top: $top) {{ {GROUP} }}
+    groups(first: $first, after: $after) {{
+      totalCount pageInfo {{ hasNextPage endCursor }} nodes {{ {GROUP} }}
+    }}
+  }}
+}}
+"""
+TABLE = "id number builtIn note publishedAt author { id } base { builtIn }"
+CREATE = f"""
+mutation ($input: CreatePriceTableInput!) {{ createPriceTable(input: $input) {{ priceTable {{ {TABLE} }} }} }}
+"""
+UPDATE = f"""
+mutation ($input: UpdatePriceTableInput!) {{ updatePriceTable(input: $input) {{ priceTable {{ {TABLE} }} }} }}
+"""
+PUBLISH = f"""
+mutation ($input: PublishPriceTableInput!) {{ publishPriceTable(input: $input) {{ priceTable {{ {TABLE} }} }} }}
+"""
+RATES = """
+query ($model: String!, $provider: String, $table: ID) {
+  modelRates(model: $model, provider: $provider, priceTable: $table) {
+    input output cacheRead cacheWrite effectiveFrom effectiveTo dailyFrom dailyTo above upTo
+  }
+}
+"""
+UNPRICED = """
+query ($from: DateTime!, $to: DateTime!, $table: ID) {
+  unpricedModels(from: $from, to: $to, priceTable: $table) {
+    priceTable { builtIn } models { provider model tokens requests }
+  }
+}
+"""
+
+
+@pytest.fixture(scope="module")
+async def process(
+    postgres: TestServer, migrated: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Costing]:
+    url = postgres.create_database(template=migrated)
+    async with costing(url, Path(tmp_path_factory.mktemp("costs"))) as found:
+        yield found
+    postgres.drop_database(url)
+
+
+@pytest.fixture
+async def home(process: Costing) -> Household:
+    return await process.house()
+
+
+async def costs(client: Client, **variables: Any) -> Json:
+    given = {"from": PAST.isoformat(), "to": LATER.isoformat()} | variables
+    return (await client(BREAKDOWN, **given))["costBreakdown"]  # type: ignore[no-any-return]
+
+
+async def published(client: Client, *rows: Json, note: str = "") -> Json:
+    made = (await client(CREATE, input={"rows": list(rows), "note": note}))["createPriceTable"]["priceTable"]
+    return (await client(PUBLISH, input={"priceTableId": made["id"]}))["publishPriceTable"]["priceTable"]  # type: ignore[no-any-return]
+
+
+def labels(breakdown: Json) -> dict[str | None, Json]:
+    return {group["keys"][0]["value"]: group for group in breakdown["groups"]["nodes"]}
+
+
+# -- amounts
+
+
+async def test_tokens_of_each_kind_are_priced_by_the_built_in_table(home: Household) -> None:
+    await home.facts(
+        {"input_tokens": 1000, "output_tokens": 200, "cache_read_tokens": 3000, "cache_write_tokens": 50},
+        {"model": "gpt-4o", "provider": "openai", "input_tokens": 7, "output_tokens": 3, "cost_usd": Decimal("0.5")},
+    )
+    found = await costs(home.admin, by=["MODEL"])
+    assert found["priceTable"] == {"number": None, "builtIn": built_in.NAME}
+    claude, gpt = labels(found)[MODEL], labels(found)["gpt-4o"]
+    # 3, 15, 0.3 and 3.75 dollars per million.
+    assert {name: Decimal(claude["amounts"][name]) for name in ("inputUsd", "outputUsd", "cacheReadUsd")} == {
+        "inputUsd": Decimal("0.003"),
+        "outputUsd": Decimal("0.003"),
+        "cacheReadUsd": Decimal("0.0009"),
+    }
+    assert Decimal(claude["amounts"]["cacheWriteUsd"]) == Decimal("0.0001875")
+    assert Decimal(claude["amounts"]["totalUsd"]) == Decimal("0.0070875")
+    assert Decimal(gpt["amounts"]["totalUsd"]) == Decimal("0.0000475")
+    assert (gpt["recordedUsd"], gpt["unrecordedRequests"]) == ("0.5", 0)
+    assert Decimal(found["total"]["amounts"]["totalUsd"]) == Decimal("0.007135")
+    assert claude["share"] == pytest.approx(0.0070875 / 0.007135)
+    assert found["others"] is None
+
+
+async def test_what_no_table_knows_costs_null_and_is_listed(home: Household) -> None:
+    await home.facts(
+        {"model": "house-made-7b", "input_tokens": 100, "output_tokens": 5},
+        {"model": None, "provider": "nobody", "input_tokens": 4},
+        {"input_tokens": 1_000_000, "requests": 10},
+        {"model": "gpt-4o"},
+    )
+    found = labels(await costs(home.admin, by=["MODEL"]))
+    own = found["house-made-7b"]
+    assert (own["amounts"]["totalUsd"], own["amounts"]["unpricedTokens"], own["share"]) == (None, 105, None)
+    assert (found["gpt-4o"]["unmeasuredRequests"], found["gpt-4o"]["amounts"]["unpricedTokens"]) == (1, 0)
+    total = (await costs(home.admin))["total"]["amounts"]
+    assert (Decimal(total["totalUsd"]), total["unpricedTokens"], total["unpricedRequests"]) == (Decimal(3), 109, 2)
+    listed = (await home.admin(UNPRICED, **{"from": PAST.isoformat(), "to": LATER.isoformat()}))["unpricedModels"]
+    assert listed["models"] == [
+        {"provider": None, "model": "house-made-7b", "tokens": 105, "requests": 1},
+        {"provider": "nobody", "model": None, "tokens": 4, "requests": 1},
+    ]
+
+
+async def test_long_requests_have_the_price_of_their_size_and_averages_are_called_estimated(home: Household) -> None:
+    await home.facts(
+        {"input_tokens": 200_000},  # 3 dollars per million up to here
+        {"input_tokens": 200_001},  # 6 from here on
+        {"input_tokens": 300_000, "requests": 2},  # 150,000 each on the average
+    )
+    found = (await costs(home.admin))["total"]["amounts"]
+    assert Decimal(found["inputUsd"]) == Decimal("0.6") + Decimal("1.200006") + Decimal("0.9")
+    assert Decimal(found["estimatedUsd"]) == Decimal("0.9")
+
+
+async def test_a_price_is_that_of_its_time(home: Household) -> None:
+    change = PAST + timedelta(days=10)
+    table = await published(
+        home.admin,
+        {"model": "claude-sonnet-*", "input": "1", "output": "1", "effectiveTo": change.isoformat()},
+        {"model": "claude-sonnet-*", "input": "2", "output": "1", "effectiveFrom": change.isoformat()},
+    )
+    assert (table["number"], table["base"]) == (1, {"builtIn": built_in.NAME})
+    for at in (change - timedelta(microseconds=1), change):
+        await home.facts({"at": at, "input_tokens": 1_000_000})
+    assert Decimal((await costs(home.admin))["total"]["amounts"]["totalUsd"]) == 3
+    rates = (await home.admin(RATES, model=MODEL))["modelRates"]
+    assert [(rate["input"], rate["effectiveFrom"], rate["cacheRead"]) for rate in rates] == [
+        ("1.000000000", None, "1.000000000"),
+        ("2.000000000", change.isoformat(), "2.000000000"),
+    ]
+
+
+async def test_own_prices_lie_over_the_built_in_ones_and_both_can_be_seen_side_by_side(home: Household) -> None:
+    million = {"input_tokens": 1_000_000, "requests": 10}
+    await home.facts(million, million | {"model": "gpt-4o", "provider": "openai"})
+    before = await costs(home.admin)
+    assert Decimal(before["total"]["amounts"]["totalUsd"]) == Decimal("5.5")
+    tables = (await home.admin("{ priceTables { nodes { id builtIn } } }"))["priceTables"]["nodes"]
+    library = next(table["id"] for table in tables if table["builtIn"])
+    own = await published(home.admin, {"provider": "anthropic", "model": "*", "input": "10", "output": "0"})
+    found = await costs(home.admin, by=["MODEL"], other=library)
+    assert (found["priceTable"], found["comparedWith"]) == (
+        {"number": 1, "builtIn": None},
+        {"number": None, "builtIn": built_in.NAME},
+    )
+    claude, gpt = labels(found)[MODEL], labels(found)["gpt-4o"]
+    assert (Decimal(claude["amounts"]["totalUsd"]), Decimal(claude["compared"]["totalUsd"])) == (10, 3)
+    assert (Decimal(claude["differenceUsd"]), Decimal(gpt["differenceUsd"])) == (-7, 0)
+    assert Decimal(found["total"]["differenceUsd"]) == -7
+    again = await costs(home.admin, table=library, other=own["id"])
+    assert Decimal(again["total"]["differenceUsd"]) == 7
+
+
+async def test_a_tool_has_its_part_of_the_runs_that_called_it(home: Household) -> None:
+    one, two, three = (uuid4() for _ in range(3))
+    await home.facts(
+        {"run_id": one, "input_tokens": 1_000_000, "output_tokens": 10},
+        {"run_id": two, "input_tokens": 2_000_000},
+        {"run_id": three, "input_tokens": 4_000_000},
+    )
+    await home.calls(one, "read", "read", "write")
+    await home.calls(two, "read")
+    found = await costs(home.admin, by=["TOOL"])
+    by_tool = labels(found)
+    total = sum(Decimal(group["amounts"]["totalUsd"]) for group in by_tool.values())
+    assert total == Decimal(found["total"]["amounts"]["totalUsd"]) == Decimal("42.000225")
+    # 4,000,000 tokens are over the size from which they cost twice as much.
+    assert Decimal(by_tool[None]["amounts"]["totalUsd"]) == 24
+    # A third of the first run's 6.00015 dollars.
+    assert Decimal(by_tool["write"]["amounts"]["totalUsd"]) == Decimal("2.000075")
+    assert sum(group["inputTokens"] for group in by_tool.values()) == 7_000_000
+    assert Decimal(by_tool["read"]["costOfRunsUsd"]) == Decimal(by_tool["write"]["costOfRunsUsd"]) + 12
+    assert Decimal(by_tool["write"]["costOfRunsUsd"]) > Decimal(by_tool["write"]["amounts"]["totalUsd"])
+
+
+async def test_teams_count_each_person_once_and_names_come_with_ids(home: Household) -> None:
+    teams = {}
+    for name, roles in (("Red", (Role.MEMBER,)), ("Blue", (Role.MEMBER, Role.VIEWER))):
+        teams[name] = await db.fetchval(
+            "INSERT INTO teams (id, organization_id, name, slug, created_at) "
+            "VALUES (gen_random_uuid(), $1, $2, lower($2), now()) "
+            "RETURNING id",
+            home.organization_id,
+            name,
+        )
+        for role in roles:
+            await db.execute(
+                "INSERT INTO team_members (id, team_id, user_id, created_at) VALUES (gen_random_uuid(), $1, $2, "
+                "clock_timestamp())",
+                teams[name],
+                home.user_id(role),
+            )
+    await home.facts(
+        {"input_tokens": 1_000_000},
+        {"input_tokens": 2_000_000, "user_id": home.user_id(Role.VIEWER)},
+        {"input_tokens": 10, "user_id": None},
+    )
+    found = await costs(home.admin, by=["TEAM"])
+    assert {group["keys"][0]["name"]: group["inputTokens"] for group in found["groups"]["nodes"]} == {
+        "Red": 1_000_000,
+        "Blue": 2_000_000,
+        None: 10,
+    }
+    blue = encode("team", teams["Blue"])
+    narrowed = await costs(home.admin, by=["USER", "MODEL"], filter={"teamIds": [blue]})
+    [group] = narrowed["groups"]["nodes"]
+    assert [key["value"] for key in group["keys"]] == [home.user(Role.VIEWER), MODEL]
+    assert group["keys"][0]["name"] == "Demo Viewer"
+
+
+async def test_groups_are_pages_and_the_others_are_the_rest(home: Household) -> None:
+    await home.facts(*({"service": f"s{n:02}", "input_tokens": 1000 * (n + 1)} for n in range(7)))
+    first = await costs(home.admin, by=["SERVICE"], first=3, top=3)
+    assert first["groups"]["totalCount"] == 7
+    assert [group["keys"][0]["value"] for group in first["groups"]["nodes"]] == ["s06", "s05", "s04"]
+    shown = sum(Decimal(group["amounts"]["totalUsd"]) for group in first["groups"]["nodes"])
+    rest = Decimal(first["others"]["amounts"]["totalUsd"])
+    assert shown + rest == Decimal(first["total"]["amounts"]["totalUsd"])
+    assert first["others"]["keys"] == []
+    second = await costs(home.admin, by=["SERVICE"], first=10, after=first["groups"]["pageInfo"]["endCursor"])
+    assert [group["keys"][0]["value"] for group in second["groups"]["nodes"]] == ["s03", "s02", "s01", "s00"]
+
+
+async def test_others_than_admins_see_what_they_spent_themselves(process: Costing, home: Household) -> None:
+    await home.facts(
+        {"input_tokens": 100}, {"input_tokens": 1000, "user_id": home.user_id(Role.ADMIN), "model": "gpt-4o"}
+    )
+    mine = await costs(home.member, by=["USER"])
+    assert [group["keys"][0]["value"] for group in mine["groups"]["nodes"]] == [home.user(Role.MEMBER)]
+    assert mine["total"]["inputTokens"] == 100
+    assert (await costs(home.admin))["total"]["inputTokens"] == 1100
+    elsewhere = await process.house()
+    assert (await costs(elsewhere.admin))["total"]["inputTokens"] == 0
+
+
+# -- exactness
+
+KIND_OF_TOKENS = st.integers(min_value=0, max_value=3_000_000)
+FACT = st.fixed_dictionaries(
+    {
+        "model": st.sampled_from([MODEL, "gpt-4o", "house-made-7b"]),
+        "requests": st.integers(min_value=0, max_value=9),
+        "run": st.integers(min_value=0, max_value=3),
+        "service": st.sampled_from(["a", "b", None]),
+        **{f"{kind}_tokens": st.one_of(st.none(), KIND_OF_TOKENS) for kind in KINDS},
+    }
+)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@given(facts=st.lists(FACT, min_size=1, max_size=12), calls=st.lists(st.integers(0, 3), max_size=9))
+async def test_groups_add_up_to_the_total_and_the_same_table_gives_the_same_to_the_last_digit(
+    process: Costing, facts: list[dict[str, Any]], calls: list[int]
+) -> None:
+    home = await process.house()
+    runs = [uuid4() for _ in range(4)]
+    await home.facts(
+        *(
+            {name: value for name, value in fact.items() if name != "run"} | {"run_id": runs[fact["run"]]}
+            for fact in facts
+        )
+    )
+    for number, run in enumerate(calls):
+        await home.calls(runs[run], f"tool{number % 4}")
+    actor = home.house.actor(Role.ADMIN)
+    plain = await break_down(actor, CostQuestion(PAST, LATER))
+    for dimensions in (("model",), ("tool",), ("tool", "service"), ("session", "team"), ("service", "model", "user")):
+        found = await break_down(
+            actor, CostQuestion(PAST, LATER, dimensions, table_id=plain.table["id"], compare_id=plain.table["id"])
+        )
+        assert found.total.amounts == found.total.compared == plain.total.amounts
+        for kind in KINDS:
+            assert sum(group.amounts.usd[kind] for group in found.groups) == plain.total.amounts.usd[kind]
+            assert sum(group.tokens[kind] for group in found.groups) == sum(
+                fact[f"{kind}_tokens"] or 0 for fact in facts
+            )
+        assert sum(group.requests for group in found.groups) == sum(fact["requests"] for fact in facts)
+        assert sum(group.amounts.unpriced_tokens for group in found.groups) == plain.total.amounts.unpriced_tokens
+        assert all(group.amounts == group.compared for group in found.groups)
+    assert plain.total.amounts.total in (None, sum(expected(fact, number) for number, fact in enumerate(facts)))
+
+
+def expected(fact: dict[str, Any], number: int) -> Decimal:
+    """What the rates say, worked out in Python."""
+    tokens = {kind: fact[f"{kind}_tokens"] or 0 for kind in KINDS}
+    read = tokens["input"] + tokens["cache_read"] + tokens["cache_write"]
+    context = -(-read // max(fact["requests"], 1))
+    provider, model = built_in.split_name(fact["model"], None)
+    for rate in built_in.library_rates(provider, model):
+        if rate.holds(PAST + timedelta(hours=number), context):
+            return rate.cost(tokens) or Decimal(0)
+    return Decimal(0)
+
+
+# -- price tables
+
+
+async def test_a_published_table_never_changes_and_a_draft_prices_nothing(home: Household) -> None:
+    await home.facts({"input_tokens": 1_000_000, "requests": 10})
+    row = {"model": "claude-*", "input": "100", "output": "100"}
+    draft = (await home.admin(CREATE, input={"rows": [row], "note": "dear"}))["createPriceTable"]["priceTable"]
+    assert (draft["number"], draft["publishedAt"], draft["author"]["id"]) == (None, None, home.user(Role.ADMIN))
+    assert Decimal((await costs(home.admin))["total"]["amounts"]["totalUsd"]) == 3
+    refused = await home.admin.refused(
+        BREAKDOWN, **{"from": PAST.isoformat(), "to": LATER.isoformat(), "table": draft["id"]}
+    )
+    assert refused.codes == ["ILLEGAL_TRANSITION"]
+    assert (await home.member("query ($id: ID!) { node(id: $id) { id } }", id=draft["id"]))["node"] is None
+    await home.admin(UPDATE, input={"priceTableId": draft["id"], "rows": [row | {"input": "50"}]})
+    first = (await home.admin(PUBLISH, input={"priceTableId": draft["id"]}))["publishPriceTable"]["priceTable"]
+    again = (await home.admin(PUBLISH, input={"priceTableId": draft["id"]}))["publishPriceTable"]["priceTable"]
+    assert first == again
+    assert Decimal((await costs(home.admin))["total"]["amounts"]["totalUsd"]) == 50
+    refused = await home.admin.refused(UPDATE, input={"priceTableId": draft["id"], "note": "other"})
+    assert refused.codes == ["ILLEGAL_TRANSITION"]
+    await published(home.admin, {"model": "claude-*", "input": "1", "output": "1"})
+    assert Decimal((await costs(home.admin, table=draft["id"]))["total"]["amounts"]["totalUsd"]) == 50
+    shown = (await home.member("{ priceTables { nodes { number builtIn prices { nodes { model input } } } } }"))[
+        "priceTables"
+    ]["nodes"]
+    assert [(table["number"], len(table["prices"]["nodes"])) for table in shown] == [(2, 1), (1, 1), (None, 0)]
+
+
+async def test_of_two_who_publish_at_once_one_is_told_to_look_first(home: Household) -> None:
+    drafts = [
+        (await home.admin(CREATE, input={"rows": [], "note": note}))["createPriceTable"]["priceTable"]["id"]
+        for note in ("one", "two")
+    ]
+    done = await asyncio.gather(*(home.admin.raw(PUBLISH, {"input": {"priceTableId": draft}}) for draft in drafts))
+    bodies = [response.json() for response in done]
+    refused = [body["errors"][0]["extensions"]["code"] for body in bodies if "errors" in body]
+    assert refused == ["CONFLICT"]
+    loser = drafts[0] if "errors" in bodies[0] else drafts[1]
+    await home.admin(UPDATE, input={"priceTableId": loser, "note": "I have looked"})
+    late = (await home.admin(PUBLISH, input={"priceTableId": loser}))["publishPriceTable"]["priceTable"]
+    assert late["number"] == 2
+
+
+async def test_bad_prices_are_refused_with_all_that_is_wrong(home: Household) -> None:
+    fine = {"model": "a", "input": "1", "output": "1"}
+    at = PAST.isoformat()
+    refused = await home.admin.refused(
+        CREATE,
+        input={
+            "rows": [
+                fine | {"input": "-1"},
+                fine | {"model": "b", "output": "1000001"},
+                fine | {"model": "c", "cacheRead": "0.0000000001"},
+                fine | {"model": ""},
+                fine | {"model": "d", "effectiveFrom": at, "effectiveTo": at},
+                fine | {"model": "e", "effectiveTo": LATER.isoformat()},
+                fine | {"model": "E", "effectiveFrom": at},
+                fine | {"model": "f", "tiers": [{"above": 5, "input": "1", "output": "1"}] * 2},
+            ]
+        },
+    )
+    assert refused.codes == ["BAD_INPUT"]
+    assert {problem["field"] for problem in refused.extensions["fields"]} == {
+        "rows[0].input",
+        "rows[1].output",
+        "rows[2].cacheRead",
+        "rows[3].model",
+        "rows[4].effectiveTo",
+        "rows[6].effectiveFrom",
+        "rows[7].tiers[1].above",
+    }
+    for bad in ("NaN", "Infinity", "1e99", "one", "", True, "1" * 200):
+        assert (await home.admin.refused(CREATE, input={"rows": [fine | {"input": bad}]})).codes == ["BAD_INPUT"]
+    assert (await home.admin.refused(CREATE, input={"rows": [fine] * 1001})).codes == ["BAD_INPUT"]
+
+
+async def test_prices_are_for_admins_and_of_their_organisation(process: Costing, home: Household) -> None:
+    assert (await home.member.refused(CREATE, input={"rows": []})).codes == ["FORBIDDEN"]
+    table = await published(home.admin)
+    other = await process.house()
+    assert (await other.admin.refused(PUBLISH, input={"priceTableId": table["id"]})).codes == ["NOT_FOUND"]
+    refused = await other.admin.refused(
+        BREAKDOWN, **{"from": PAST.isoformat(), "to": LATER.isoformat(), "table": table["id"]}
+    )
+    assert refused.codes == ["NOT_FOUND"]
+    records = await db.fetch(
+        "SELECT action FROM audit_records WHERE organization_id = $1 AND action LIKE 'priceTable.%'",
+        home.organization_id,
+    )
+    assert {record["action"] for record in records} >= {"priceTable.create", "priceTable.publish"}
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"to": PAST.isoformat()}, "to"),
+        ({"from": "1901-01-01T00:00:00Z"}, "to"),
+        ({"by": ["MODEL", "USER", "TEAM", "TOOL"]}, "groupBy"),
+        ({"by": ["MODEL", "MODEL"]}, "groupBy"),
+        ({"filter": {"models": ["x"] * 1001}}, "filter.model"),
+    ],
+)
+async def test_questions_that_make_no_sense_are_refused(home: Household, given: Json, field: str) -> None:
+    refused = await home.admin.refused(BREAKDOWN, **({"from": PAST.isoformat(), "to": LATER.isoformat()} | given))
+    assert refused.codes == ["BAD_INPUT"]
+    assert [problem["field"] for problem in refused.extensions["fields"]] == [field]
+
+
+async def test_sql_in_every_text_is_text(home: Household) -> None:
+    nasty = "x'; DROP TABLE usage_facts; --"
+    await home.facts({"model": nasty, "service": nasty, "input_tokens": 5})
+    found = await costs(home.admin, by=["MODEL", "SERVICE"], filter={"models": [nasty], "services": [nasty]})
+    assert [key["value"] for key in found["groups"]["nodes"][0]["keys"]] == [nasty, nasty]
+    assert (await home.admin(RATES, model=nasty, provider=nasty))["modelRates"] == []
+    assert (await home.admin.refused(RATES, model="x" * 201)).codes == ["BAD_INPUT"]
+
+
+async def test_a_later_library_leaves_the_prices_of_today_as_they_are(
+    home: Household, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await home.facts({"input_tokens": 1_000_000})
+    own = await published(home.admin, {"model": "other", "input": "1", "output": "1"})
+    before = await costs(home.admin)
+    monkeypatch.setattr(built_in, "NAME", "genai-prices 99.0")
+    monkeypatch.setattr(built_in, "library_rates", lambda provider, model: ())
+    after = await costs(home.admin, table=own["id"])
+    assert after["total"]["amounts"] == before["total"]["amounts"]
+    fresh = (await home.admin("{ priceTables { nodes { id builtIn } } }"))["priceTables"]["nodes"]
+    newest = next(table["id"] for table in fresh if table["builtIn"] == "genai-prices 99.0")
+    assert (await costs(home.admin, table=newest))["total"]["amounts"]["totalUsd"] is None
+
+
+def test_the_built_in_rates_are_those_that_the_library_works_with() -> None:
+    compared = 0
+    for provider in get_snapshot().providers:
+        for model in provider.models:
+            rates = built_in.library_rates(provider.id, model.id)
+            for number, (fresh, read) in enumerate(((10, 0), (250_000, 3000), (40, 600_000))):
+                at = datetime(2024 + number, 3, 7, 5 * number + 1, 31, tzinfo=UTC)
+                tokens = {"input": fresh, "output": 77, "cache_read": read, "cache_write": 13}
+                usage = genai_prices.Usage(
+                    input_tokens=fresh + read + 13, output_tokens=77, cache_read_tokens=read, cache_write_tokens=13
+                )
+                try:
+                    price = genai_prices.calc_price(
+                        usage, model.id, provider_id=provider.id, genai_request_timestamp=at
+                    )
+                except (LookupError, ValueError):
+                    continue
+                holding = [rate for rate in rates if rate.holds(at, fresh + read + 13)]
+                assert len(holding) == (1 if rates else 0), (provider.id, model.id)
+                # Where it has no price for a kind of tokens the library leaves them out; here nothing is known then.
+                if not holding or holding[0].cost(tokens) is None:
+                    continue
+                fees = price.model_price.requests_kcount
+                fees_of_one = 0 if fees is None else price.total_price - holding[0].cost(tokens)  # type: ignore[operator]
+                assert holding[0].cost(tokens) == price.total_price - fees_of_one, (provider.id, model.id)
+                compared += 1
+    assert compared > 4000
