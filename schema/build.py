@@ -28,6 +28,7 @@ from schema.mcp_servers import McpServerMutation, McpServerQuery
 from schema.node import NodeQuery
 from schema.notifications import NotificationMutation, NotificationSubscription
 from schema.presence import PresenceMutation
+from schema.recommendations import RecommendationMutation, RecommendationQuery
 from schema.scalars import SCALARS
 from schema.scores import ScoreMutation, ScoreQuery
 from schema.session_writes import SessionLiveQuery, SessionMutation, SessionSubscription
@@ -68,6 +69,7 @@ QUERIES: Sequence[type] = (
     AuditQuery,
     CostQuery,
     BudgetQuery,
+    RecommendationQuery,
 )
 MUTATIONS: Sequence[type] = (
     IdentityMutation,
@@ -90,6 +92,7 @@ MUTATIONS: Sequence[type] = (
     TelemetryMutation,
     CostMutation,
     BudgetMutation,
+    RecommendationMutation,
 )
 SUBSCRIPTIONS: Sequence[type] = (
     SessionSubscription,

@@ -243,6 +243,9 @@ class CostBreakdown:
 
     since: datetime = column("Begin.", name="question", show=_of("start"))
     until: datetime = column("End, not in it any more.", name="question", show=_of("end"))
+    complete_since: datetime | None = column(
+        "Set where usage of before that moment is not kept one by one any more: it is not in the figures."
+    )
     price_table: ModelPriceTable = column("The prices that it was made with.", name="table")
     compared_with: ModelPriceTable | None = column("The other prices.", name="compared")
 

@@ -68,6 +68,10 @@ _SCALES = dict.fromkeys((*_USD, "estimated_usd", "recorded_usd"), 15) | dict.fro
 )
 _NO_TOKENS = " AND ".join(f"facts.{name} IS NULL" for name in _TOKENS)
 
+_DROPPED = """
+SELECT dropped_before FROM metric_retention WHERE facts = 'usage' AND level = 'RAW' AND dropped_before > $1
+"""
+
 
 class _GroupRow(Row):
     __slots__ = ()
@@ -198,6 +202,8 @@ class Breakdown:
     groups: Sequence[CostGroup]
     count: int
     """Groups there are, also those beyond MOST_GROUPS."""
+    complete_since: datetime | None
+    """Where facts of the range have been dropped: those of before this."""
 
 
 async def break_down(actor: Actor, question: CostQuestion) -> Breakdown:
@@ -221,7 +227,8 @@ async def break_down(actor: Actor, question: CostQuestion) -> Breakdown:
     total = _group(next(row for row in rows if row["is_total"]), question, others)
     groups = [_group(row, question, others) for row in rows if not row["is_total"]]
     count = next(row["groups"] for row in rows if row["is_total"])
-    return Breakdown(question, table, other, total, groups, count)
+    dropped = await db.fetchval(_DROPPED, question.start)
+    return Breakdown(question, table, other, total, groups, count, dropped)
 
 
 async def unpriced_models(actor: Actor, question: CostQuestion) -> tuple[ModelPriceTableRow, list[UnpricedModel]]:

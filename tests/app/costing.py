@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -139,6 +140,9 @@ class Household:
 @asynccontextmanager
 async def costing(database_url: str, home: Path, **settings: Any) -> AsyncIterator[Costing]:
     """A process that serves and works, with models that answer by script."""
+    # What the first run of a model imports takes seconds, which are the tests' and not a run's.
+    for provider in ("anthropic", "openai"):
+        import_module(f"pydantic_ai.models.{provider}")
     async with fake_models() as models:
         found = Settings(
             home=home,

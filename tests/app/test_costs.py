@@ -281,6 +281,20 @@ async def test_others_than_admins_see_what_they_spent_themselves(process: Costin
     assert (await costs(elsewhere.admin))["total"]["inputTokens"] == 0
 
 
+async def test_where_usage_was_dropped_the_figures_say_since_when_they_are_complete(home: Household) -> None:
+    query = """
+    query ($from: DateTime!, $to: DateTime!) { costBreakdown(from: $from, to: $to) { completeSince } }
+    """
+    given = {"from": PAST.isoformat(), "to": LATER.isoformat()}
+    assert (await home.admin(query, **given))["costBreakdown"]["completeSince"] is None
+    dropped = PAST + timedelta(days=3)
+    change = "UPDATE metric_retention SET dropped_before = $1 WHERE facts = 'usage' AND level = 'RAW'"
+    await db.execute(change, dropped)
+    assert (await home.admin(query, **given))["costBreakdown"]["completeSince"] == dropped.isoformat()
+    await db.execute(change, PAST)
+    assert (await home.admin(query, **given))["costBreakdown"]["completeSince"] is None
+
+
 # -- exactness
 
 KIND_OF_TOKENS = st.integers(min_value=0, max_value=3_000_000)

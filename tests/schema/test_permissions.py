@@ -38,6 +38,8 @@ REACHED_THROUGH_OTHERS = {
     "ReleasedDocument": "of the installation: by operators only",
     "SharingPolicy": "through its organisation",
     "SessionView": "through the access report of its session",
+    "ModelPrice": "through its price table",
+    "BudgetAlert": "by what tells of budgets only",
 }
 
 
