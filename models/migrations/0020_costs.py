@@ -81,7 +81,7 @@ BACKWARD = ["DROP TABLE built_in_prices, spend_hours, spend_entries"]
 
 
 class Migration(migrations.Migration):
-    dependencies = [("models", "0018_session_servers"), ("models", "0023_rollups")]
+    dependencies = [("models", "0017_template_guards")]
 
     initial = False
 

@@ -165,7 +165,7 @@ async def test_a_decision_after_the_budget_is_used_up_does_not_start_the_run_aga
     await talk(
         client,
         session,
-        'TOOL run_command {"command": "echo hi"}',
+        'TOOL shell {"command": "echo hi"}',
         until=asks,
     )
     await home.spent("2")
