@@ -106,7 +106,7 @@ def _cheaper(ground: Ground, pair: Pair, now: Any, other: Pair, then: Any) -> Fi
         saving=last.value,
         confidence=Confidence.MEDIUM,
         filter={"model": [pair[1] or ""], **({"provider": [pair[0]]} if pair[0] else {})},
-        sessions=now["sessions"],
+        sessions=now["sessions"] or [],
     )
 
 

@@ -226,7 +226,7 @@ async def test_teams_count_each_person_once_and_names_come_with_ids(home: Househ
     for name, roles in (("Red", (Role.MEMBER,)), ("Blue", (Role.MEMBER, Role.VIEWER))):
         teams[name] = await db.fetchval(
             "INSERT INTO teams (id, organization_id, name, slug, created_at) "
-            "VALUES (gen_random_uuid(), $1, $2, lower($2), now()) "
+            "VALUES (gen_random_uuid(), $1, $2::text, lower($2::text), now()) "
             "RETURNING id",
             home.organization_id,
             name,

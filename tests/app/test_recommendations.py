@@ -170,7 +170,7 @@ async def test_idle_sessions_save_no_money_and_say_so(home: Household) -> None:
             input={"name": "idle", "transport": "STDIO", "command": ["true"], "check": False},
         )
     )["registerMcpServer"]["mcpServer"]["id"]
-    session = (await create(home.member, mcpServers=[{"serverId": server}]))["id"]
+    session = (await create(home.member, mcpServerIds=[server]))["id"]
     assert await found(home.admin) == []
     await db.execute(
         "UPDATE sessions SET updated_at = $2 WHERE organization_id = $1",
