@@ -81,7 +81,7 @@ BACKWARD = ["DROP TABLE built_in_prices, spend_hours, spend_entries"]
 
 
 class Migration(migrations.Migration):
-    dependencies = [("models", "0017_template_guards")]
+    dependencies = [("models", "0025_metrics_index")]
 
     initial = False
 
