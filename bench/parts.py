@@ -12,7 +12,7 @@ from pathlib import Path
 
 import asyncpg
 
-from bench import annotated, cases, rooms
+from bench import annotated, cases, rooms, templates
 from bench.cases import Speaks
 from bench.load import burst
 from bench.measure import CONNECTIONS, Bench, Contestant
@@ -34,7 +34,19 @@ from bench.statements import StatementLog
 from bench.streams import EVENTS_PER_MESSAGE, Audience
 from integrations.postgres.embedded import EmbeddedPostgres
 
-PARTS = ("reads", "growth", "documents", "writes", "statements", "streams", "separate", "rooms", "annotations", "work")
+PARTS = (
+    "reads",
+    "growth",
+    "documents",
+    "writes",
+    "statements",
+    "streams",
+    "separate",
+    "rooms",
+    "annotations",
+    "templates",
+    "work",
+)
 """In the order in which they are measured: what reads comes first, from rows that nobody has written to."""
 
 PRODUCT, LIMIT, STOCK = "Quarterdeck", "bare ASGI + asyncpg", "stock Strawberry"
@@ -87,6 +99,8 @@ class Parts:
             await self._rooms(people)
         if "annotations" in parts:
             await self._annotations()
+        if "templates" in parts:
+            await self._templates()
         if "work" in parts:
             await self._work()
 
@@ -197,6 +211,11 @@ class Parts:
         _say(f"Measuring searches of {annotated.ANNOTATIONS:,} annotations …")
         with self._servers(PRODUCT) as [contestant]:
             self.report.annotations = await annotated.measure(self.bench, self.postgres.dsn, self.seeded, contestant)
+
+    async def _templates(self) -> None:
+        _say(f"Measuring a catalogue of {templates.TEMPLATES:,} templates …")
+        with self._servers(PRODUCT) as [contestant]:
+            self.report.templates = await templates.measure(self.bench, self.postgres.dsn, contestant)
 
     async def _streamed(self, streams: Streams, size: int, rounds: int, *, sessions: int) -> None:
         _say(f"Measuring {size:,} {streams.title} …")

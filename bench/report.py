@@ -48,6 +48,7 @@ class Report:
     rooms: list[rooms.Together] = field(default_factory=list)
     annotations: list[tuple[str, list[Result]]] = field(default_factory=list)
     """What was looked for, and results."""
+    templates: list[tuple[str, list[Result]]] = field(default_factory=list)
     work: dict[str, float] = field(default_factory=dict)
     """Runs a second of one worker, and its CPU milliseconds a run."""
     notes: list[str] = field(default_factory=list)
@@ -65,6 +66,9 @@ class Report:
         if self.annotations:
             rows = [row for title, results in self.annotations for row in _requests(title, results)]
             parts.append(_table(("annotations searched while others write", *_REQUESTS), rows))
+        if self.templates:
+            rows = [row for title, results in self.templates for row in _requests(title, results)]
+            parts.append(_table(("templates", *_REQUESTS), rows))
         if self.growth:
             rows = [row for number, results in self.growth for row in _requests(f"{number:,}", results)]
             parts.append(_table(("messages, 6 fields", *_REQUESTS), rows))
@@ -91,6 +95,7 @@ class Report:
                 for streams in self.streams
             },
             "annotations": {title: _numbers(results) for title, results in self.annotations},
+            "templates": {title: _numbers(results) for title, results in self.templates},
             "growth": {str(number): _numbers(results) for number, results in self.growth},
             "documents": {
                 str(number): {name: {**found, "memory": memory[name]} for name, found in _numbers(results).items()}

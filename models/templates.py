@@ -118,23 +118,16 @@ class SessionTemplate(Model):
         """
         if actor.is_admin:
             return Scope("session_templates.organization_id = {}", (actor.organization_id,))
-        # The levels are ours and never a client's text.
-        enough = ", ".join(f"'{each}'" for each in TemplateLevel if each.includes(level))
-        teams = "ARRAY(SELECT team_members.team_id FROM team_members WHERE team_members.user_id = {})"
+        enough = _levels_from(level)
+        own, own_args = _seen_by(actor, enough)
         seen = (
-            "SELECT own.id FROM session_templates own WHERE own.owner_id = {} "
-            f"UNION ALL SELECT ours.id FROM session_templates ours WHERE ours.owner_team_id = ANY({teams}) "
-            "UNION ALL SELECT open.id FROM session_templates open "
-            f"WHERE open.organization_id = {{}} AND open.organization_level IN ({enough}) "
-            f"UNION ALL SELECT by_user.resource_id FROM grants by_user WHERE by_user.user_id = {{}} "
-            f"AND by_user.resource_kind = '{TEMPLATE}' AND by_user.level IN ({enough}) AND {living('by_user')} "
-            f"UNION ALL SELECT by_team.resource_id FROM grants by_team WHERE by_team.team_id = ANY({teams}) "
-            f"AND by_team.resource_kind = '{TEMPLATE}' AND by_team.level IN ({enough}) AND {living('by_team')}"
+            f"{own} UNION ALL SELECT open.id FROM session_templates open "
+            f"WHERE open.organization_id = {{}} AND open.organization_level IN ({enough})"
         )
-        organization, user = actor.organization_id, actor.user_id
+        organization = actor.organization_id
         return Scope(
             f"session_templates.organization_id = {{}} AND session_templates.id IN ({seen})",
-            (organization, user, user, organization, user, user),
+            (organization, *own_args, organization),
             by_row="session_templates.organization_id = {} AND "
             f"(SELECT true FROM ({seen}) AS seen (id) WHERE seen.id = session_templates.id LIMIT 1)",
         )
@@ -250,6 +243,8 @@ class TemplateListing(Model):
     organization: Any = fields.ForeignKeyField("models.Organization", related_name=False, on_delete=fields.RESTRICT)
     facets: Any = TextArrayField(default=list)
     """`category:KEY`, `label:NAME=VALUE`, `server:NAME`, `tool:NAME`."""
+    everybody = fields.BooleanField()
+    """Whether everybody in the organisation may see the template: most are found without a look at whose they are."""
 
     class Meta:
         table = "template_listings"
@@ -257,7 +252,14 @@ class TemplateListing(Model):
     @staticmethod
     def visible_to(actor: Actor) -> Scope:
         """As visible as the template."""
-        return of_visible_template("template_listings", actor)
+        if actor.is_admin:
+            return Scope("template_listings.organization_id = {}", (actor.organization_id,))
+        own, own_args = _seen_by(actor, _levels_from(TemplateLevel.VIEW))
+        return Scope(
+            "template_listings.organization_id = {} "
+            f"AND (template_listings.everybody OR template_listings.template_id IN ({own}))",
+            (actor.organization_id, *own_args),
+        )
 
 
 class TemplateCategory(Model):
@@ -288,4 +290,24 @@ def of_visible_template(table: str, actor: Actor) -> Scope:
         by_row=templates.by_row
         and f"(SELECT true FROM session_templates WHERE session_templates.id = {table}.template_id "
         f"AND {templates.by_row})",
+    )
+
+
+def _levels_from(level: TemplateLevel) -> str:
+    """The levels that include this one, for SQL. They are ours and never a client's text."""
+    return ", ".join(f"'{each}'" for each in TemplateLevel if each.includes(level))
+
+
+def _seen_by(actor: Actor, enough: str) -> tuple[str, tuple[Any, ...]]:
+    """The ids of the templates that are somebody's own or their teams', or that a grant of these levels lets them see;
+    and what the statement takes."""
+    teams = "ARRAY(SELECT team_members.team_id FROM team_members WHERE team_members.user_id = {})"
+    return (
+        "SELECT own.id FROM session_templates own WHERE own.owner_id = {} "
+        f"UNION ALL SELECT ours.id FROM session_templates ours WHERE ours.owner_team_id = ANY({teams}) "
+        f"UNION ALL SELECT by_user.resource_id FROM grants by_user WHERE by_user.user_id = {{}} "
+        f"AND by_user.resource_kind = '{TEMPLATE}' AND by_user.level IN ({enough}) AND {living('by_user')} "
+        f"UNION ALL SELECT by_team.resource_id FROM grants by_team WHERE by_team.team_id = ANY({teams}) "
+        f"AND by_team.resource_kind = '{TEMPLATE}' AND by_team.level IN ({enough}) AND {living('by_team')}",
+        (actor.user_id,) * 4,
     )

@@ -16,7 +16,7 @@ from core.errors import BadInput
 from core.paging import Page, cut, decode_cursor, encode_cursor, not_a_cursor, page_size
 from core.permissions import Actor, Permission
 from models.base import Query, Row
-from models.templates import SessionTemplate, TemplateLevel, TemplateRow
+from models.templates import SessionTemplate, TemplateLevel, TemplateListing, TemplateRow
 from resolvers.reading import needing
 from resolvers.templates import COLUMNS
 from services.templates import categories
@@ -49,19 +49,9 @@ class CatalogueFilter:
     min_rating: float | None = None
     deprecated: bool | None = None
 
-    @property
-    def needs_listings(self) -> bool:
-        """Whether the narrow table has to be asked."""
-        return bool(self.text or self.categories is not None or self.labels or self.tools or self.servers)
-
-    @property
-    def needs_templates(self) -> bool:
-        """Whether the templates themselves have to be asked, beside what may be seen."""
-        return self.owner_ids is not None or self.min_rating is not None or self.deprecated is not None
-
     def of_listings(self, query: Query) -> list[str]:
         """Conditions on `template_listings`."""
-        found = []
+        found: list[str] = []
         if self.text:
             found.append(f"template_listings.search @@ {_search(query, self.text)}")
         if self.categories is not None:
@@ -76,7 +66,7 @@ class CatalogueFilter:
 
     def of_templates(self, query: Query) -> list[str]:
         """Conditions on `session_templates`."""
-        found = ["session_templates.listed_at IS NOT NULL"]
+        found: list[str] = []
         if self.owner_ids is not None:
             found.append(f"session_templates.owner_id = ANY({query.arg(list(self.owner_ids))})")
         if self.min_rating is not None:
@@ -137,7 +127,9 @@ async def catalogue(
     if order is TemplateCatalogueOrder.RELEVANCE and not text:
         raise BadInput("Without a query there is no relevance: order by something else.", field="orderBy")
     size, query = page_size(first), Query()
-    where, joined = _conditions(actor, wanted, query)
+    where = [*_conditions(actor, wanted, query), *wanted.of_templates(query)]
+    # For the indexes, which have the listed ones alone.
+    where += ["session_templates.listed_at IS NOT NULL", _organization(actor, query)]
     if order is TemplateCatalogueOrder.RELEVANCE:
         # Rounded, so that it is the same number in a cursor.
         rank = f"round(ts_rank(template_listings.search, {_search(query, text)})::numeric, 6)"
@@ -154,7 +146,8 @@ async def catalogue(
         )
     columns = ", ".join(f"session_templates.{name}" for name in COLUMNS.split(", "))
     statement = (
-        f"SELECT {columns}, ({key})::text AS sort_key FROM session_templates {joined} WHERE {' AND '.join(where)} "
+        f"SELECT {columns}, ({key})::text AS sort_key FROM session_templates JOIN template_listings "
+        f"ON template_listings.template_id = session_templates.id WHERE {' AND '.join(where)} "
         f"ORDER BY {key} {direction}, session_templates.id {direction} LIMIT {size + 1}"
     )
     try:
@@ -181,20 +174,13 @@ async def facets_of_pages(actor: Actor, pages: Sequence[CataloguePage], args: di
 
 async def _facets(actor: Actor, wanted: CatalogueFilter) -> Facets:
     query = Query()
-    where = [f"template_listings.organization_id = {query.arg(actor.organization_id)}", *wanted.of_listings(query)]
-    # All that is in the narrow table is listed: an admin, who may see everything, needs nothing else.
-    if not actor.is_admin or wanted.needs_templates:
-        scope = query.scope(SessionTemplate.visible_to(actor))
-        where.append(
-            f"template_listings.template_id IN (SELECT session_templates.id FROM session_templates WHERE {scope} "
-            f"AND {' AND '.join(wanted.of_templates(query))})"
-        )
-    rows = await db.fetch_by_its_own_plan(
-        "SELECT facet, count(*) AS n FROM template_listings CROSS JOIN unnest(template_listings.facets) AS facet "
-        f"WHERE {' AND '.join(where)} GROUP BY facet ORDER BY n DESC, facet",
+    counts = await db.fetch_by_its_own_plan(
+        "SELECT facet, count(*) AS n FROM (SELECT unnest(template_listings.facets) AS facet FROM template_listings "
+        f"WHERE {' AND '.join(_narrow(actor, wanted, query))}) AS found GROUP BY facet",
         *query.args,
         row=Row,
     )
+    rows = sorted(counts, key=lambda row: (-row["n"], row["facet"]))
     titles = await categories.titles(db.fetch, actor.organization_id)
     found = Facets()
     for row in rows:
@@ -213,20 +199,28 @@ async def _facets(actor: Actor, wanted: CatalogueFilter) -> Facets:
 
 async def _count(actor: Actor, wanted: CatalogueFilter) -> int:
     query = Query()
-    where, joined = _conditions(actor, wanted, query)
     return await db.fetchval(  # type: ignore[no-any-return]
-        f"SELECT count(*) FROM session_templates {joined} WHERE {' AND '.join(where)}", *query.args
+        f"SELECT count(*) FROM template_listings WHERE {' AND '.join(_narrow(actor, wanted, query))}", *query.args
     )
 
 
-def _conditions(actor: Actor, wanted: CatalogueFilter, query: Query) -> tuple[list[str], str]:
-    where = [query.scope(SessionTemplate.visible_to(actor), by_row=True), *wanted.of_templates(query)]
-    if not wanted.needs_listings:
-        return where, ""
-    where.append(f"template_listings.organization_id = {query.arg(actor.organization_id)}")
-    return [*where, *wanted.of_listings(query)], (
-        "JOIN template_listings ON template_listings.template_id = session_templates.id"
-    )
+def _narrow(actor: Actor, wanted: CatalogueFilter, query: Query) -> list[str]:
+    """Conditions for statements on `template_listings` alone."""
+    where = _conditions(actor, wanted, query)
+    if of_templates := wanted.of_templates(query):
+        where.append(
+            "template_listings.template_id IN (SELECT session_templates.id FROM session_templates "
+            f"WHERE {' AND '.join([_organization(actor, query), *of_templates])})"
+        )
+    return where
+
+
+def _conditions(actor: Actor, wanted: CatalogueFilter, query: Query) -> list[str]:
+    return [query.scope(TemplateListing.visible_to(actor)), *wanted.of_listings(query)]
+
+
+def _organization(actor: Actor, query: Query) -> str:
+    return f"session_templates.organization_id = {query.arg(actor.organization_id)}"
 
 
 def _search(query: Query, text: str) -> str:

@@ -99,6 +99,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("facets", TextArrayField(default=list, generated=False, null=False, unique=False)),
+                ("everybody", fields.BooleanField()),
             ],
             options={
                 "table": "template_listings",

@@ -17,11 +17,12 @@ from services.work import Work, announce_access, write
 
 # What is in the title counts most. Names of tools are also taken apart: git_log is found by log.
 _INDEX = """
-INSERT INTO template_listings (template_id, organization_id, facets, search)
-VALUES ($1, $2, $3, setweight(to_tsvector('english', $4::text), 'A') || setweight(to_tsvector('english', $5::text), 'B')
-    || setweight(to_tsvector('english', $6::text), 'C')
+INSERT INTO template_listings (template_id, organization_id, facets, everybody, search)
+VALUES ($1, $2, $3, $7, setweight(to_tsvector('english', $4::text), 'A')
+    || setweight(to_tsvector('english', $5::text), 'B') || setweight(to_tsvector('english', $6::text), 'C')
     || setweight(to_tsvector('english', regexp_replace($4 || ' ' || $6, '[._/:=-]+', ' ', 'g')), 'C'))
-ON CONFLICT (template_id) DO UPDATE SET facets = excluded.facets, search = excluded.search
+ON CONFLICT (template_id) DO UPDATE SET facets = excluded.facets, everybody = excluded.everybody,
+    search = excluded.search
 """
 
 
@@ -74,7 +75,8 @@ async def unlist_template(actor: Actor, template_id: UUID) -> TemplateRow:
 async def index(work: Work, template_id: UUID) -> TemplateRow:
     """Have the held template found by what it now is, as long as it is in the catalogue; returns it as it now is.
 
-    Called by whatever changes a template's texts, its labels, its category or its newest version.
+    Called by whatever changes a template's texts, its labels, its category, its newest version, or what everybody may
+    do with it.
     """
     row = await work.tx.fetchrow("SELECT * FROM session_templates WHERE id = $1", template_id, row=TemplateRow)
     assert row is not None
@@ -98,6 +100,7 @@ async def index(work: Work, template_id: UUID) -> TemplateRow:
         f"{row['title']} {row['name']}",
         f"{row['summary']} {category}",
         " ".join(_words(row, spec)),
+        row["organization_level"] is not None,
     )
     return row
 

@@ -7,7 +7,8 @@ from uuid import UUID
 from core.permissions import Actor, Permission
 from models.templates import TemplateLevel, TemplateRow
 from services.templates.access import lock_template
-from services.templates.drafts import check_organization_level, read_in
+from services.templates.catalogue import index
+from services.templates.drafts import check_organization_level
 from services.work import announce_access, write
 
 
@@ -28,4 +29,4 @@ async def set_visibility(actor: Actor, template_id: UUID, level: TemplateLevel |
         )
         work.changed(before={"organizationLevel": row["organization_level"]}, after={"organizationLevel": level})
         work.after_commit(lambda: announce_access(row["organization_id"]))
-        return await read_in(work, row["id"])
+        return await index(work, row["id"])

@@ -217,8 +217,9 @@ async def _make_templates(house: House, users: list[UUID]) -> None:
         organization,
     )
     await db.execute(
-        "INSERT INTO template_listings (template_id, organization_id, facets, search) "
-        "SELECT id, organization_id, ARRAY['category:' || category, 'label:team=blue', 'server:git', 'tool:git.log'], "
+        "INSERT INTO template_listings (template_id, organization_id, everybody, facets, search) "
+        "SELECT id, organization_id, organization_level IS NOT NULL, "
+        "ARRAY['category:' || category, 'label:team=blue', 'server:git', 'tool:git.log'], "
         "to_tsvector('english', title) FROM session_templates WHERE organization_id = $1 AND listed_at IS NOT NULL",
         organization,
     )
