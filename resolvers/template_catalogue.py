@@ -233,6 +233,7 @@ _USED = """
 SELECT versions.template_id, count(*) AS times, max(sessions.created_at) AS last FROM sessions
 JOIN session_template_versions versions ON versions.id = sessions.template_version_id
 WHERE sessions.creator_id = {user} AND sessions.template_version_id IS NOT NULL AND sessions.purpose = 'WORK'
+    AND sessions.forked_from_id IS NULL
 GROUP BY versions.template_id
 """
 

@@ -14,7 +14,7 @@ from models.base import Row
 
 @dataclass(frozen=True, slots=True)
 class TemplateUsage:
-    """Of the sessions started from a template or a version, tests left out."""
+    """Of the sessions started from a template or a version; tests and forks are left out."""
 
     session_count: int = 0
     user_count: int = 0
@@ -39,6 +39,7 @@ SELECT {parent} AS parent, count(*) AS session_count, count(DISTINCT sessions.cr
     coalesce(sum(ended.ended), 0)::bigint AS ended_runs
 FROM session_template_versions versions
 JOIN sessions ON sessions.template_version_id = versions.id AND sessions.purpose = 'WORK'
+    AND sessions.forked_from_id IS NULL
 CROSS JOIN LATERAL (
     SELECT count(*) AS ended, count(*) FILTER (WHERE runs.status = 'FINISHED') AS finished FROM runs
     WHERE runs.session_id = sessions.id AND runs.status IN ('FINISHED', 'FAILED', 'INTERRUPTED')

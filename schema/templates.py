@@ -146,7 +146,7 @@ class TemplateOrigin:
 
 @object_type
 class TemplateUsage:
-    """What real sessions say; tests are left out."""
+    """What real sessions say; tests and forks are left out."""
 
     session_count: int = column("Sessions that were started.")
     user_count: int = column("People who started one.")

@@ -18,6 +18,7 @@ _NEWEST_USED = """
 SELECT max(versions.number) FROM session_template_versions versions
 JOIN sessions ON sessions.template_version_id = versions.id
 WHERE versions.template_id = $1 AND sessions.creator_id = $2 AND sessions.purpose = 'WORK'
+    AND sessions.forked_from_id IS NULL
 """
 
 

@@ -11,8 +11,10 @@ import pytest
 
 from tests.app.conftest import People
 from tests.app.newcomers import newcomer
+from tests.app.test_template_starting import start, until_done
 from tests.app.test_templates import refusal
 from tests.clients_of_graph import Client, Refused
+from tests.talking import FORK, eventually
 from tests.templating import GET, change_template, make_template, publish_untested
 
 pytestmark = pytest.mark.anyio
@@ -316,3 +318,121 @@ async def test_who_never_started_a_session_from_a_template_does_not_review_it(pe
     assert {each["field"] for each in bad["fields"]} == {"rating", "text"}
     hidden = await refusal(one.client, document, input={"templateId": shelf.ids["private"], "rating": 5})
     assert hidden["code"] == "NOT_FOUND"
+
+
+USAGE = """
+query ($id: ID!) {
+  sessionTemplate(id: $id) {
+    usage { sessionCount userCount endedRuns finishedRuns successRate costUsd averageCostUsd lastUsedAt }
+    rating ratingCount myReview { id rating text version } reviews { totalCount nodes { rating author { name } } }
+    versions { nodes { number usage { sessionCount userCount successRate costUsd } } }
+  }
+}
+"""
+REVIEW = """
+mutation ($input: ReviewSessionTemplateInput!) {
+  reviewSessionTemplate(input: $input) { review { id rating text version } template { rating ratingCount } }
+}
+"""
+MINE = """
+{ viewer {
+  recentSessionTemplates(most: 2) { id } mostUsedSessionTemplates { id }
+} }
+"""
+WORKS, FAILS = (
+    "steps:\n  - say: Done",
+    "steps:\n  - tool: read_file\n    arguments: {path: nothing-here}\n    expect: {isError: false}",
+)
+
+
+async def test_usage_is_counted_of_real_sessions_and_those_who_started_one_review(people: People) -> None:
+    admin = people.admin.client
+    one, other = await newcomer(admin), await newcomer(admin)
+    template = await make_template(
+        people.member.client,
+        spec={"runtime": "script", "playbook": WORKS, "overridable": ["MESSAGES"]},
+        organizationLevel="USE",
+    )
+    await publish_untested(admin, template["id"])
+    unused = (await admin(USAGE, id=template["id"]))["sessionTemplate"]
+    assert unused["usage"] == {
+        "sessionCount": 0,
+        "userCount": 0,
+        "endedRuns": 0,
+        "finishedRuns": 0,
+        "successRate": None,
+        "costUsd": None,
+        "averageCostUsd": None,
+        "lastUsedAt": None,
+    }
+    first = await start(one.client, template["id"])
+    await start(one.client, template["id"], overrides={"messages": [FAILS]})
+    await until_done(one.client, first["session"]["id"])
+    await one.client(FORK, input={"sessionId": first["session"]["id"]})  # is nothing that was started
+    await change_template(
+        people.member.client, template["id"], spec={"runtime": "script", "playbook": WORKS + " again"}
+    )
+    await publish_untested(admin, template["id"])
+    await start(other.client, template["id"])
+
+    async def all_ended() -> bool:
+        nonlocal used
+        used = (await admin(USAGE, id=template["id"]))["sessionTemplate"]
+        return bool(used["usage"]["endedRuns"] == 3)
+
+    used: dict[str, Any] = {}
+    await eventually(all_ended)
+    assert (used["usage"]["sessionCount"], used["usage"]["userCount"]) == (3, 2)
+    assert used["usage"]["finishedRuns"] == 2
+    assert used["usage"]["successRate"] == pytest.approx(2 / 3)
+    assert used["usage"]["costUsd"] is None  # a script costs nothing that is known
+    assert [each["usage"] for each in used["versions"]["nodes"]] == [
+        {"sessionCount": 2, "userCount": 1, "successRate": 0.5, "costUsd": None},
+        {"sessionCount": 1, "userCount": 1, "successRate": 1.0, "costUsd": None},
+    ]
+
+    said = {"templateId": template["id"], "rating": 5, "text": "Good"}
+    made = (await one.client(REVIEW, input=said))["reviewSessionTemplate"]
+    assert (made["review"]["version"], made["template"]) == (1, {"rating": 5.0, "ratingCount": 1})
+    made = (await one.client(REVIEW, input=said | {"rating": 2, "text": "Not so good"}))["reviewSessionTemplate"]
+    assert made["template"] == {"rating": 2.0, "ratingCount": 1}
+    both = await asyncio.gather(*(other.client(REVIEW, input=said | {"rating": 4}) for _ in range(3)))
+    assert {each["reviewSessionTemplate"]["template"]["ratingCount"] for each in both} == {2}
+    read = (await one.client(USAGE, id=template["id"]))["sessionTemplate"]
+    assert (read["rating"], read["ratingCount"], read["myReview"]["text"]) == (3.0, 2, "Not so good")
+    assert [each["rating"] for each in read["reviews"]["nodes"]] == [2, 4]
+    remove = """
+    mutation ($input: RemoveTemplateReviewInput!) {
+      removeTemplateReview(input: $input) { template { rating ratingCount } }
+    }
+    """
+    mine = {"reviewId": read["myReview"]["id"]}
+    assert (await refusal(other.client, remove, input=mine))["code"] == "FORBIDDEN"
+    left = (await one.client(remove, input=mine))["removeTemplateReview"]["template"]
+    assert left == {"rating": 4.0, "ratingCount": 1}
+    assert (await refusal(one.client, remove, input=mine))["code"] == "NOT_FOUND"
+
+
+async def test_everybody_has_their_own_recent_and_most_used_templates(people: People) -> None:
+    one = await newcomer(people.admin.client)
+    ids = []
+    for _ in range(3):
+        template = await make_template(people.member.client, organizationLevel="USE", spec={"runtime": "script"})
+        await publish_untested(people.admin.client, template["id"])
+        ids.append(template["id"])
+    a, b, c = ids
+    for id_ in (b, b, a, c):
+        await start(one.client, id_)
+    mine = (await one.client(MINE))["viewer"]
+    assert [each["id"] for each in mine["recentSessionTemplates"]] == [c, a]
+    assert [each["id"] for each in mine["mostUsedSessionTemplates"]] == [b, c, a]
+    hide = """
+    mutation ($input: SetSessionTemplateVisibilityInput!) {
+      setSessionTemplateVisibility(input: $input) { template { id } }
+    }
+    """
+    await people.member.client(hide, input={"templateId": c, "organizationLevel": "VIEW"})
+    mine = (await one.client(MINE))["viewer"]
+    assert [each["id"] for each in mine["recentSessionTemplates"]] == [a, b]  # what one may use now
+    document = "{ viewer { recentSessionTemplates(most: 51) { id } } }"
+    assert (await refusal(one.client, document))["code"] == "BAD_INPUT"

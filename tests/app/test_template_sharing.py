@@ -62,6 +62,7 @@ query ($label: String!, $level: TemplateLevel!) {
   }
 }
 """
+START = "mutation ($input: StartSessionInput!) { startSession(input: $input) { session { id } } }"
 SET = """
 mutation ($input: SetSessionTemplateVisibilityInput!) {
   setSessionTemplateVisibility(input: $input) { template { organizationLevel } }
@@ -138,6 +139,7 @@ async def test_every_door_agrees_on_what_is_given(people: People, server: Server
 
     # The least first, for each does something to the template.
     for needs, document, input in (
+        ("USE", START, {}),
         ("EDIT", UPDATE, {"summary": "Changed"}),
         ("ADMIN", SHARE, {"userIds": [people.colleague.id], "level": "VIEW"}),
         ("ADMIN", SET, {"organizationLevel": "EDIT"}),
@@ -149,10 +151,10 @@ async def test_every_door_agrees_on_what_is_given(people: People, server: Server
             level = levels[way]
             if role is Role.VIEWER:
                 expected = "FORBIDDEN"
-            elif level is None:
-                expected = "NOT_FOUND"
+            elif LEVELS.index(level) >= LEVELS.index(needs):
+                expected = None
             else:
-                expected = None if LEVELS.index(level) >= LEVELS.index(needs) else "FORBIDDEN"
+                expected = "NOT_FOUND" if level is None or needs == "USE" else "FORBIDDEN"
             assert code == expected, (way, needs, document)
 
 
