@@ -1,4 +1,4 @@
-"""Who gets a deactivated user's sessions."""
+"""Who gets a deactivated user's sessions and templates."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from models.sharing import SESSION, GrantRow
 from services import audit
 from services.parts import parts
 from services.sharing import giving
+from services.templates.succession import succeed_in_templates
 from services.work import Work, organization_channel, session_channel
 
 # All in one statement. Each session's event gets its number with the row's lock, as Work.emit does for one session.
@@ -131,10 +132,11 @@ async def _move(work: Work, user: UserRow, successor: UserRow) -> None:
         row=_Moved,
     )
     seqs = {row["id"]: row["last_event_seq"] for row in moved}
+    templates = await succeed_in_templates(work, user["id"], successor["id"], successor["name"])
     before, after = {"ownerId": encode("usr", user["id"])}, {"ownerId": encode("usr", successor["id"])}
     entry = audit.Entry.of(work.actor, "user.succeed")
     entry.target_kind, entry.target_id, entry.target_name = "User", user["id"], user["name"]
-    entry.before, entry.after = before, after | {"sessionsMoved": len(moved)}
+    entry.before, entry.after = before, after | {"sessionsMoved": len(moved), "templatesMoved": templates}
     work.also(entry)
     if not moved:
         return

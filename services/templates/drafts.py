@@ -14,7 +14,7 @@ from core.permissions import Actor, Permission, Role, permissions_of
 from models.base import Row
 from models.identity import UserRow
 from models.notifications import NotificationKind
-from models.templates import TEMPLATE, SessionTemplate, TemplateLevel, TemplateRow
+from models.templates import SessionTemplate, TemplateLevel, TemplateRow
 from services import idempotency
 from services.sessions.options import check_labels, check_title
 from services.templates.access import lock_template
@@ -22,6 +22,7 @@ from services.templates.catalogue import index
 from services.templates.categories import check_category
 from services.templates.parameters import check_schema
 from services.templates.spec import NAME, TemplateSpec
+from services.templates.succession import end_grants
 from services.work import Work, write
 
 PUBLIC = ("name", "title", "summary", "icon", "category", "labels", "organization_level")
@@ -122,16 +123,17 @@ async def transfer_template(
     if owner_team_id is not None and without_team:
         raise BadInput("Name a team, or take it away; not both.", field="withoutTeam")
     async with write(actor, "template.transfer") as work:
+        # Users are held before what they own, as when somebody is deactivated.
+        new = None if owner_id is None else await _possible_owner(work, owner_id)
         row = await lock_template(work, template_id, needs=TemplateLevel.VIEW)
         if row["owner_id"] != actor.user_id and not actor.is_admin:
             raise Forbidden(
                 "Only the template's owner and the organisation's admins give it to somebody else.", field="templateId"
             )
         values: dict[str, Any] = {}
-        if owner_id is not None and owner_id != row["owner_id"]:
-            new = await _possible_owner(work, owner_id)
+        if new is not None and new["id"] != row["owner_id"]:
             values["owner_id"] = new["id"]
-            await _end_grants(work, row, new["id"])
+            await end_grants(work, [row["id"]], new["id"], new["name"])
             work.notify(
                 NotificationKind.SHARE,
                 [new["id"]],
@@ -374,18 +376,6 @@ async def _possible_owner(work: Work, user_id: UUID) -> UserRow:
     if Permission.TEMPLATES_WRITE not in permissions_of(Role(row["role"])):
         raise BadInput(f"{row['name']} is {row['role']} and cannot own templates.", field="ownerId")
     return row
-
-
-async def _end_grants(work: Work, row: TemplateRow, user_id: UUID) -> None:
-    await work.tx.execute(
-        "UPDATE grants SET revoked_at = $3, revoked_by_id = $4 WHERE resource_kind = $5 AND resource_id = $1 "
-        "AND user_id = $2 AND revoked_at IS NULL",
-        row["id"],
-        user_id,
-        work.at,
-        work.actor.user_id,
-        TEMPLATE,
-    )
 
 
 def _id(name: str, value: UUID | None) -> str | None:

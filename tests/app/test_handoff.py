@@ -13,6 +13,8 @@ from tests.clients_of_graph import Client, Json
 from tests.conftest import Server
 from tests.sharing_help import GRANTS, events_of, share
 from tests.talking import BARE_EVENTS, GET, asks, create, decide, ended, eventually, following, named, send
+from tests.templating import GET as GET_TEMPLATE
+from tests.templating import make_template
 
 pytestmark = pytest.mark.anyio
 
@@ -350,6 +352,7 @@ async def test_a_deactivated_owner_leaves_living_sessions_to_the_successor_that_
         "mutation ($input: SessionInput!) { terminateSession(input: $input) { session { id } } }",
         input={"sessionId": done},
     )
+    template = await make_template(left.client)
     offered = await offer(left.client, quiet, other.id)
     theirs = (await create(other.client))["id"]
     to_left = await offer(other.client, theirs, left.id)
@@ -376,7 +379,8 @@ async def test_a_deactivated_owner_leaves_living_sessions_to_the_successor_that_
     )
     [found] = [one for one in record["auditEvents"]["nodes"] if one["targetName"] == left.name]
     assert found["before"] == {"ownerId": left.id}
-    assert found["after"] == {"ownerId": heir.id, "sessionsMoved": 2}
+    assert found["after"] == {"ownerId": heir.id, "sessionsMoved": 2, "templatesMoved": 1}
+    assert (await heir.client(GET_TEMPLATE, id=template["id"]))["sessionTemplate"]["owner"] == {"id": heir.id}
 
 
 async def test_each_session_s_audit_log_says_who_succeeded_and_that_their_grant_has_ended(client: Client) -> None:
