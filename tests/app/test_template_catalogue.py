@@ -339,10 +339,14 @@ MINE = """
   recentSessionTemplates(most: 2) { id } mostUsedSessionTemplates { id }
 } }
 """
-WORKS, FAILS = (
-    "steps:\n  - say: Done",
-    "steps:\n  - tool: read_file\n    arguments: {path: nothing-here}\n    expect: {isError: false}",
-)
+WORKS = "playbook: It works\nsteps:\n  - say: Done"
+FAILS = """\
+playbook: It fails
+steps:
+  - tool: read_file
+    arguments: {path: nothing-here}
+    expect: {isError: false}
+"""
 
 
 async def test_usage_is_counted_of_real_sessions_and_those_who_started_one_review(people: People) -> None:
