@@ -96,6 +96,7 @@ def tortoise_config(
                     "models.templates",
                     "models.template_trust",
                     "models.costs",
+                    "models.analytics",
                 ],
                 "migrations": "models.migrations",
                 "default_connection": "default",
