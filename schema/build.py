@@ -12,7 +12,6 @@ from strawberry.schema.config import StrawberryConfig
 from core.errors import ErrorCode
 from schema.access_report import AccessReportQuery
 from schema.activities import ACTIVITIES
-from schema.activity import ActivityQuery
 from schema.activity_feed import ActivityFeedQuery, ActivityFeedSubscription
 from schema.annotation_writes import AnnotationMutation
 from schema.annotations import AnnotationQuery
@@ -25,8 +24,10 @@ from schema.handoffs import HandoffMutation
 from schema.identity import IdentityQuery
 from schema.identity_writes import IdentityMutation
 from schema.mcp_servers import McpServerMutation, McpServerQuery
+from schema.metrics import MetricQuery, MetricSubscription
 from schema.node import NodeQuery
 from schema.notifications import NotificationMutation, NotificationSubscription
+from schema.people import PeopleMutation, PeopleQuery
 from schema.presence import PresenceMutation
 from schema.recommendations import RecommendationMutation, RecommendationQuery
 from schema.scalars import SCALARS
@@ -63,8 +64,9 @@ QUERIES: Sequence[type] = (
     TemplateCatalogueQuery,
     TemplateStartingQuery,
     EnvironmentQuery,
-    ActivityQuery,
     TelemetryQuery,
+    MetricQuery,
+    PeopleQuery,
     ActivityFeedQuery,
     AuditQuery,
     CostQuery,
@@ -93,12 +95,14 @@ MUTATIONS: Sequence[type] = (
     CostMutation,
     BudgetMutation,
     RecommendationMutation,
+    PeopleMutation,
 )
 SUBSCRIPTIONS: Sequence[type] = (
     SessionSubscription,
     WorkspaceSubscription,
     ActivityFeedSubscription,
     NotificationSubscription,
+    MetricSubscription,
 )
 
 enum_type(

@@ -111,11 +111,11 @@ def input_type(cls: type[T]) -> type[T]:
     return strawberry.input(cls, description=_doc(cls))
 
 
-def enum_type(cls: Any, descriptions: dict[str, str]) -> Any:
-    """An enum, with a description of every value."""
+def enum_type(cls: Any, descriptions: dict[str, str], *, name: str | None = None) -> Any:
+    """An enum, with a description of every value; `name` where the graph calls it differently."""
     missing = set(cls.__members__) ^ set(descriptions)
     assert not missing, f"{cls.__name__}: describe {missing}"
-    found = strawberry.enum(cls, description=_doc(cls))
+    found = strawberry.enum(cls, name=name, description=_doc(cls))
     for value in found.__strawberry_definition__.values:
         value.description = descriptions[value.name]
     return found
@@ -153,20 +153,22 @@ def column(
     name: str | None = None,
     show: Callable[[Any], Any] | None = None,
     show_many: Callable[[Sequence[Any]], Sequence[Any]] | None = None,
+    field: str | None = None,
 ) -> Any:
     """A field that is a column. `name` where the column is called differently; `show` makes the field's value of it,
-    and `show_many` those of many rows at once, where that is faster."""
+    and `show_many` those of many rows at once, where that is faster; `field` is the field's own name where it is a word
+    of Python."""
     metadata = {"column": Column(name, show, show_many)}
     if name is None and show is None:
-        return strawberry.field(description=description, metadata=metadata)
-    assert name is not None, "a column with `show` says its name"
+        return strawberry.field(name=field, description=description, metadata=metadata)
+    assert name is not None, "a column with `show`, or with another name than its field, says it"
 
     def resolver(root: Any) -> Any:
         value = read(root, name)
         return value if value is None or show is None else show(value)
 
     del resolver.__annotations__["return"]  # the class annotation says the type
-    return strawberry.field(resolver, description=description, metadata=metadata)
+    return strawberry.field(resolver, name=field, description=description, metadata=metadata)
 
 
 def id_column(kind: str, description: str, *, name: str) -> Any:

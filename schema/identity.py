@@ -13,6 +13,7 @@ from core.permissions import Actor
 from models import identity as models
 from resolvers import activity_feed as feeds
 from resolvers import identity as reads
+from resolvers.metrics import analytics_policies_of, is_named
 from resolvers.sharing import policies_of_organizations
 from resolvers.template_catalogue import most_recent, most_used
 from schema.activity_filter import FeedFilter, OldestFirst, feed_by
@@ -43,12 +44,14 @@ from schema.scalars import Cursor
 
 if TYPE_CHECKING:
     from schema.activities import Activity
+    from schema.people import AnalyticsPolicy
     from schema.sharing_policy import SharingPolicy
     from schema.templates import SessionTemplate
 
 LazyActivity = Annotated["Activity", strawberry.lazy("schema.activities")]
 LazyTemplate = Annotated["SessionTemplate", strawberry.lazy("schema.templates")]
 MostTemplates = Annotated[int, strawberry.argument(description="At most so many, 1 to 50.")]
+LazyAnalyticsPolicy = Annotated["AnalyticsPolicy", strawberry.lazy("schema.people")]
 LazySharingPolicy = Annotated["SharingPolicy", strawberry.lazy("schema.sharing_policy")]
 
 Role = enum_type(
@@ -119,6 +122,10 @@ class Organization(Node):
     @nested(policies_of_organizations)
     def sharing_policy(self) -> LazySharingPolicy:
         """What its members may share."""
+
+    @nested(analytics_policies_of)
+    def analytics_policy(self) -> LazyAnalyticsPolicy:
+        """What is told of its members' use of the product."""
 
 
 @entity(models.TeamRow)
@@ -239,6 +246,10 @@ class Viewer:
     @nested(preferences)
     def notification_preferences(self) -> list[NotificationPreference]:
         """How you want to be told, of every kind."""
+
+    @nested(is_named)
+    def named_in_analytics(self) -> bool:
+        """Whether you let your figures be shown under your name."""
 
     @nested(handoffs)
     def handoffs(

@@ -14,7 +14,7 @@ from core.permissions import Actor
 from models.base import Query
 from models.notifications import NotificationKind
 from models.sessions import RunRow, RunStatus, in_visible_session
-from services import activity, audit
+from services import audit
 from services.identity.actors import system_actor
 from services.parts import parts
 from services.runs.queue import enqueue_next
@@ -120,7 +120,6 @@ async def end_run(
         error_code,
         error_message,
     )
-    await activity.record_run(work, run["id"], status.value)
     await _close_tools(work, run, error_message or "The run ended before this call did.")
     await _close_approvals(work, run)
     await _close_messages(work, run)

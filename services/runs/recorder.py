@@ -34,7 +34,7 @@ from integrations.agents.base import (
 )
 from models.notifications import NotificationKind
 from models.sessions import MessageStatus, PermissionMode, RunRow, RunStatus, SessionRow, ToolStatus
-from services import activity, audit
+from services import audit
 from services.costs.guard import watch
 from services.costs.ledger import spend
 from services.parts import parts
@@ -257,7 +257,6 @@ class Recorder:
                 run_id=self._run["id"],
                 tool_execution_id=tool_id,
             )
-            await activity.record_tool(work, self._run, call.name, status.value, result.duration_ms)
             entry = self._entry(tool_id, call.name)
             entry.details = {"arguments": dict(call.arguments), "durationMs": result.duration_ms}
             if result.is_error:

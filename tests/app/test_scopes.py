@@ -111,6 +111,8 @@ async def test_a_page_size_counts_however_it_is_given(client: Client, default: s
     [("0001-01-01T00:00:00Z", "0001-01-01T02:00:00Z"), ("9999-12-31T23:00:00-23:00", "9999-12-31T23:59:59-23:00")],
 )
 async def test_the_ends_of_the_calendar_are_refused(client: Client, start: str, end: str) -> None:
-    document = "query($from: DateTime!, $to: DateTime!) { activity(from: $from, to: $to) { at } }"
+    document = (
+        'query($from: DateTime!, $to: DateTime!) { metricSeries(metric: "runs.count", from: $from, to: $to) { level } }'
+    )
     refused = await client.refused(document, **{"from": start, "to": end})
     assert set(refused.codes) == {"BAD_INPUT"}

@@ -67,7 +67,7 @@ async def test_a_database_of_an_earlier_version_is_brought_up_with_its_rows(empt
     await db.connect(empty, pool_size=2)
     try:
         assert await db.fetchval("SELECT count(*) FROM mcp_servers") == 1
-        assert await db.fetchval("SELECT count(*) FROM activity_facts") == 0
+        assert await db.fetchval("SELECT count(*) FROM tool_facts") == 0
     finally:
         await db.close()
 
@@ -155,7 +155,7 @@ async def test_the_models_are_what_the_migrations_say(tmp_path: Path) -> None:
 async def test_time_series_are_hypertables_where_timescaledb_is(migrated_connection: asyncpg.Connection) -> None:
     assert await migrated_connection.fetchval("SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'")
     assert await migrated_connection.fetchval(
-        "SELECT count(*) FROM timescaledb_information.hypertables WHERE hypertable_name = 'activity_facts'"
+        "SELECT count(*) FROM timescaledb_information.hypertables WHERE hypertable_name = 'tool_facts'"
     )
 
 
@@ -168,7 +168,7 @@ async def test_without_timescaledb_the_tables_are_plain_and_complete(empty: str)
     await Tortoise.close_connections()
     connection = await asyncpg.connect(empty)
     try:
-        assert await connection.fetchval("SELECT relkind FROM pg_class WHERE relname = 'activity_facts'") == b"r"
+        assert await connection.fetchval("SELECT relkind FROM pg_class WHERE relname = 'tool_facts'") == b"r"
     finally:
         await connection.close()
 

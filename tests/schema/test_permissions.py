@@ -37,6 +37,7 @@ REACHED_THROUGH_OTHERS = {
     "DocumentRelease": "of the installation: by operators only",
     "ReleasedDocument": "of the installation: by operators only",
     "SharingPolicy": "through its organisation",
+    "AnalyticsPolicy": "through its organisation",
     "SessionView": "through the access report of its session",
     "ModelPrice": "through its price table",
     "BudgetAlert": "by what tells of budgets only",
