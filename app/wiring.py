@@ -40,6 +40,7 @@ from services.presence.rooms import presence
 from services.runs.executor import RunExecutor
 from services.sessions.pruning import prune_session_changes
 from services.sharing.views import views
+from services.templates.tester import Tester
 
 logger = logging.getLogger(__name__)
 
@@ -120,6 +121,8 @@ async def working(program: Program) -> AsyncIterator[None]:
     counting = (Metering(), installation_sampler(), Sampler([Sandboxes(sandbox_usage, disk_bytes)]))
     for each in counting:
         each.start()
+    tester = Tester()
+    tester.start()
     if program.parts.notifiers:
         deliverer.start()
     house = asyncio.create_task(_keep_house())
@@ -128,6 +131,7 @@ async def working(program: Program) -> AsyncIterator[None]:
     finally:
         house.cancel()
         await asyncio.gather(house, return_exceptions=True)
+        await tester.stop()
         await deliverer.stop()
         for each in counting:
             await each.stop()

@@ -41,6 +41,7 @@ from schema.template_catalogue import TemplateCatalogueMutation, TemplateCatalog
 from schema.template_files import TemplateFileMutation, TemplateFileQuery
 from schema.template_sharing import TemplateSharingMutation
 from schema.template_starting import TemplateStartingMutation, TemplateStartingQuery
+from schema.template_tests import TemplateTestMutation, TemplateTestQuery, TemplateTestSubscription
 from schema.template_trust import TemplateTrustMutation, TemplateTrustQuery
 from schema.template_writes import TemplateMutation
 from schema.templates import TemplateQuery
@@ -63,6 +64,7 @@ QUERIES: Sequence[type] = (
     TemplateTrustQuery,
     TemplateCatalogueQuery,
     TemplateStartingQuery,
+    TemplateTestQuery,
     EnvironmentQuery,
     TelemetryQuery,
     MetricQuery,
@@ -90,6 +92,7 @@ MUTATIONS: Sequence[type] = (
     TemplateSharingMutation,
     TemplateCatalogueMutation,
     TemplateStartingMutation,
+    TemplateTestMutation,
     EnvironmentMutation,
     TelemetryMutation,
     CostMutation,
@@ -103,6 +106,7 @@ SUBSCRIPTIONS: Sequence[type] = (
     ActivityFeedSubscription,
     NotificationSubscription,
     MetricSubscription,
+    TemplateTestSubscription,
 )
 
 enum_type(

@@ -24,6 +24,7 @@ from resolvers import (
     sharing,
     telemetry,
     template_files,
+    template_tests,
     templates,
 )
 from schema.fields import Info, Node, query
@@ -57,6 +58,7 @@ READS: dict[str, tuple[Permission, Read]] = {
     "tpv": (Permission.TEMPLATES_READ, templates.version),
     "pub": (Permission.TEMPLATES_READ, template_files.publisher),
     "tpr": (Permission.TEMPLATES_READ, templates.review),
+    "tpt": (Permission.TEMPLATES_READ, template_tests.test),
     "hof": (Permission.SESSIONS_READ, handoffs.handoff),
     "tel": (Permission.METRICS_READ, telemetry.telemetry_service),
 }

@@ -273,9 +273,13 @@ class SessionTemplateSpecInput:
 
     def checked(self, *, field: str = "spec") -> specs.TemplateSpec:
         """What the services take; BadInput with every problem's place."""
-        given = _plain(self)
+        return specs.check_spec(self.given(), field=field)
+
+    def given(self) -> dict[str, Any]:
+        """It as JSON, unchecked."""
+        given: dict[str, Any] = _plain(self)
         given["labels"] = {label.name: label.value for label in self.labels}
-        return specs.check_spec(given, field=field)
+        return given
 
 
 def _plain(value: Any) -> Any:

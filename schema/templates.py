@@ -13,6 +13,7 @@ from strawberry.scalars import JSON
 from core.ids import decode
 from core.permissions import Permission
 from models import templates as models
+from resolvers import template_tests
 from resolvers import templates as reads
 from resolvers.identity import user_in
 from resolvers.sharing import grant_of, grants_of_templates, team_of
@@ -35,6 +36,7 @@ from schema.fields import (
 from schema.sessions import Label, LabelInput, LazyUser
 from schema.sharing import AccessReasonKind, Grant, LazyTeam
 from schema.template_specs import SessionTemplateSpec
+from schema.template_tests import TemplateTest
 from services.templates import difference as differences
 
 NewestFirst = Annotated[bool, strawberry.argument(description="Begin with the latest.")]
@@ -217,6 +219,10 @@ class SessionTemplateVersion(Node):
     def usage(self) -> TemplateUsage:
         """How it was used."""
 
+    @nested(template_tests.test_of, common=True)
+    def test(self) -> TemplateTest | None:
+        """The test of exactly this configuration that let it be published; null where an admin did so without."""
+
     @nested(reads.template_of, common=True)
     def template(self) -> SessionTemplate:
         """The template."""
@@ -300,6 +306,12 @@ class SessionTemplate(Node):
     @nested(reads.own_reviews)
     def my_review(self) -> TemplateReview | None:
         """What you say of it."""
+
+    @nested(template_tests.tests_of_templates, common=True)
+    def tests(
+        self, first: First = None, after: After = None, newest_first: NewestFirst = False
+    ) -> Connection[TemplateTest]:
+        """Its tests, of the draft and of versions."""
 
     @nested(reads.accesses_to_templates)
     def access(self) -> TemplateAccess:

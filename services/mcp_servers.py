@@ -124,21 +124,33 @@ async def check_mcp_server(actor: Actor, server_id: UUID) -> McpServerRow:
     return await _check(actor, row)
 
 
+async def ask_server(
+    row: McpServerRow, environment: Mapping[str, str], *, longest_seconds: float = LONGEST_CHECK_SECONDS
+) -> McpInspection:
+    """Connect to a server, as a session with these variables would, list its tools, and end it; outside of any
+    transaction, for it takes its time. Raises Unavailable, without the secrets that a server's last words may repeat.
+    """
+    secrets = list(environment.values())
+    try:
+        spec = spec_of(row)
+        secrets += [*spec.env.values(), *spec.headers.values()]
+        spec = replace(spec, timeout_seconds=min(spec.timeout_seconds, longest_seconds))
+        return await parts().inspect_server(spec, organization_id=row["organization_id"], environment=environment)
+    except QuarterdeckError as error:
+        raise Unavailable(_storable(_without(secrets, error.message))) from None
+
+
 async def _check(actor: Actor, row: McpServerRow) -> McpServerRow:
-    """Ask the server, outside of any transaction, then store the answer."""
+    """Ask the server, then store the answer."""
     started = clock.now()
     tools: list[dict[str, Any]] | None = None
     seen: str | None = None
     problem: str | None = None
-    secrets: list[str] = []
     try:
-        spec = spec_of(row)
-        secrets = [*spec.env.values(), *spec.headers.values()]
-        spec = replace(spec, timeout_seconds=min(spec.timeout_seconds, LONGEST_CHECK_SECONDS))
-        found = await parts().inspect_server(spec, organization_id=row["organization_id"], environment={})
+        found = await ask_server(row, {})
         tools, seen = _listing(found), found.protocol_version
     except QuarterdeckError as error:
-        problem = _storable(_without(secrets, error.message))
+        problem = error.message
     return await _store(actor, row, started, tools, seen, problem)
 
 
@@ -326,6 +338,7 @@ def _as_json(new: NewMcpServer) -> dict[str, Any]:
 __all__ = [
     "McpServerChanges",
     "NewMcpServer",
+    "ask_server",
     "check_mcp_server",
     "register_mcp_server",
     "remove_mcp_server",

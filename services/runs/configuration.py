@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from uuid import UUID
 
 from core import db
 from core.errors import NotFound
@@ -40,7 +42,7 @@ async def runtime_config(session: SessionRow) -> RuntimeConfig:
         max_turns=options.max_turns,
         max_budget_usd=options.max_budget_usd,
         mcp_servers=[replace(spec_of(server), allowed_tools=server["allowed_tools"]) for server in servers],
-        environment=await _environment(session, options.environment),
+        environment=await environment_of(session["organization_id"], options.environment),
         # The named options are Claude's. Other runtimes use what they can, and do not stumble over the rest.
         extra=options.runtime_extra(),
     )
@@ -68,12 +70,13 @@ def spec_of(server: McpServerRow) -> McpServerSpec:
     )
 
 
-async def _environment(session: SessionRow, names: tuple[str, ...]) -> dict[str, str]:
+async def environment_of(organization_id: UUID, names: Sequence[str]) -> dict[str, str]:
+    """Variables of an organisation with their values in the clear. NotFound, naming them, where some are not set."""
     if not names:
         return {}
     rows = await db.fetch(
         "SELECT id, name, value_sealed FROM environment_variables WHERE organization_id = $1 AND name = ANY($2)",
-        session["organization_id"],
+        organization_id,
         list(names),
     )
     values = {row["name"]: parts().vault.open(row["value_sealed"], purpose=f"env:{row['id']}") for row in rows}

@@ -126,6 +126,7 @@ async def start_session(
     template_id: UUID,
     purpose: SessionPurpose = SessionPurpose.TEMPLATE_TEST,
     messages: Sequence[str] = (),
+    session_id: UUID | None = None,
 ) -> SessionRow:
     """Start a session from a configuration that is no version (yet): a test, whose runtime is the one that the
     configuration says for tests. `messages` are sent after the template's own."""
@@ -133,7 +134,7 @@ async def start_session(
     if purpose is SessionPurpose.TEMPLATE_TEST and given.runtime is None and spec.test.runtime is not None:
         given = replace(given, runtime=spec.test.runtime)
         spec = spec.model_copy(update={"model": None if given.runtime == "script" else spec.model})
-    session_id = new_id()
+    session_id = session_id or new_id()
     async with write(actor, "session.start") as work:
         await _start(
             work,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 from core import db
+from core.ids import encode
 from core.permissions import Role
 from tests.services.identity_help import House, a_house
 
@@ -204,14 +206,17 @@ async def _make_templates(house: House, users: list[UUID]) -> None:
         """,
         organization,
     )
+    await _test_templates(organization)
     await db.execute(
         """
         INSERT INTO session_template_versions (id, organization_id, template_id, number, spec, digest, message,
             author_id, created_at, rolled_back_to, untested_reason, deprecated_at, deprecation_note,
-            replacement_version, use_count)
+            replacement_version, use_count, test_id)
         SELECT gen_random_uuid(), organization_id, id, n, draft, repeat(n::text, 64), 'Version ' || n, owner_id, now(),
             CASE WHEN n = 3 THEN 1 END, CASE WHEN n = 2 THEN 'It is urgent' END, CASE WHEN n = 1 THEN now() END,
-            CASE WHEN n = 1 THEN 'Old' END, CASE WHEN n = 1 THEN 2 END, n
+            CASE WHEN n = 1 THEN 'Old' END, CASE WHEN n = 1 THEN 2 END, n,
+            CASE WHEN n = 1 THEN (SELECT template_tests.id FROM template_tests
+                WHERE template_tests.template_id = session_templates.id AND status = 'PASSED') END
         FROM session_templates, generate_series(1, 3) AS n WHERE organization_id = $1
         """,
         organization,
@@ -279,6 +284,42 @@ async def _trust(house: House, users: list[UUID]) -> None:
         FROM session_templates, generate_series(1, 2) AS n WHERE organization_id = $1 AND name = 'template-2'
         """,
         organization,
+    )
+
+
+_CHECKS = [
+    ("VALIDATION", "PASSED", {"findings": [{"severity": "WARNING", "code": "NO_MESSAGE", "path": "/messages"}]}),
+    ("SERVER", "FAILED", {"server": "time", "toolCount": 2, "milliseconds": 12}),
+    ("COST", "SKIPPED", {"limitUsd": "1.5"}),
+    ("TIME", "RUNNING", {}),
+]
+
+
+async def _test_templates(organization: UUID) -> None:
+    """Two tests of each template: one that passed, in some session, and one that waits."""
+    checks: list[dict[str, Any]] = [
+        {"key": kind, "kind": kind, "title": kind.lower(), "status": status, "message": "é", "details": details}
+        | {"startedAt": "2026-01-01T00:00:00+00:00", "endedAt": None}
+        for kind, status, details in _CHECKS
+    ]
+    checks[0]["details"]["findings"][0] |= {"message": "Nothing is sent.", "suggestion": None}
+    run = await db.fetchrow(
+        "SELECT id, session_id FROM runs WHERE organization_id = $1 ORDER BY id LIMIT 1", organization
+    )
+    checks.append(checks[1] | {"key": "message:1", "kind": "MESSAGE", "details": {"runId": encode("run", run["id"])}})
+    await db.execute(
+        """
+        INSERT INTO template_tests (id, organization_id, template_id, digest, spec, parameters, status, checks,
+            revision, session_id, attempt, started_by_id, created_at, started_at, ended_at)
+        SELECT gen_random_uuid(), organization_id, id, repeat('1', 64), draft, '{"word": "go"}',
+            CASE WHEN n = 1 THEN 'PASSED' ELSE 'QUEUED' END, CASE WHEN n = 1 THEN $2::jsonb ELSE '[]' END, n,
+            CASE WHEN n = 1 THEN $3::uuid END, n % 2, owner_id, now(), CASE WHEN n = 1 THEN now() END,
+            CASE WHEN n = 1 THEN now() END
+        FROM session_templates, generate_series(1, 2) AS n WHERE organization_id = $1
+        """,
+        organization,
+        checks,
+        run["session_id"],
     )
 
 
