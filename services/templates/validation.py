@@ -378,10 +378,16 @@ def _is_schema(schema: Mapping[str, Any]) -> bool:
 
 def _seed(spec: TemplateSpec) -> Iterator[Finding]:
     for kind, source in (("repository", spec.seed.repository), ("archive", spec.seed.archive)):
-        if source is not None and urlsplit(source.url).scheme.lower() != "https":
-            yield error(
-                Code.SEED_ADDRESS, pointer("seed", kind, "url"), f"The address of the {kind} is not an https:// one."
-            )
+        if source is None or (scheme := urlsplit(source.url).scheme.lower()) == "https":
+            continue
+        # Installations that let users reach their own networks fetch from there, too.
+        tolerated = scheme == "http" and parts().settings.allow_private_networks
+        yield (warning if tolerated else error)(
+            Code.SEED_ADDRESS,
+            pointer("seed", kind, "url"),
+            f"The address of the {kind} is not an https:// one.",
+            "Others are fetched from only where the installation allows private networks.",
+        )
     paths = [file.path for file in spec.seed.files]
     for index, path in enumerate(paths):
         if path == "." or any(other.startswith(f"{path}/") for other in paths):

@@ -73,7 +73,8 @@ async def test_everything_that_is_wrong_is_told_at_once(people: People) -> None:
         "systemPrompt": "Look at {{ aera }} of {{ area }}.",
         "seed": {
             "files": [{"path": "notes", "content": ""}, {"path": "notes/a.md", "content": ""}],
-            "archive": {"url": "http://example.com/a.tar", "sha256": "0" * 64},
+            "archive": {"url": "ftp://example.com/a.tar", "sha256": "0" * 64},
+            "repository": {"url": "http://example.com/a.git", "revision": "main"},
         },
         "test": {"parameters": {"area": "moon", "token": "NO_SUCH_SECRET"}, "checks": [{"toolCalled": "time.zzz"}]},
     }
@@ -89,6 +90,8 @@ async def test_everything_that_is_wrong_is_told_at_once(people: People) -> None:
         ("ERROR", "UNDECLARED_VARIABLE", "/systemPrompt"),
         ("ERROR", "SEED_CONFLICT", "/seed/files/0/path"),
         ("ERROR", "SEED_ADDRESS", "/seed/archive/url"),
+        # This server may reach private networks, and what is there.
+        ("WARNING", "SEED_ADDRESS", "/seed/repository/url"),
         ("ERROR", "TEST_PARAMETER", "/test/parameters/area"),
         ("ERROR", "SECRET_MISSING", "/test/parameters/token"),
         ("WARNING", "NO_MESSAGE", "/messages"),
