@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.graphql.http import GraphQLOverHttp
 from app.graphql.page import STATIC
 from app.graphql.websocket import GraphQLOverWebSocket
-from app.http import files, otlp, sign_in, templates
+from app.http import dashboard, files, otlp, sign_in, templates
 from app.http.metrics import Metrics
 from app.http.traffic import Counted
 from app.wiring import Program, connected, serving
@@ -76,6 +76,7 @@ def _beside(settings: Settings, over_http: ASGIApp, metrics: Metrics) -> Starlet
         Route("/metrics", metrics.answer),
         *sign_in.routes,
         *files.routes,
+        *dashboard.routes,
         *templates.routes,
         *otlp.routes(),
         Mount("/static", _Static(directory=STATIC)),

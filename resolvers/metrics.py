@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from typing import Any
-from uuid import UUID
 
 from core import db
-from core.errors import BadInput, Forbidden
 from core.paging import Page, cut, decode_cursor, encode_cursor, page_size
 from core.permissions import Actor, Permission
-from models.base import Query
 from models.identity import Team, TeamRow
 from models.metrics import FACTS, FactRow
-from models.sessions import in_visible_session
 from resolvers import reading
 from resolvers.identity import user_in
+from services.metrics import rows
 from services.metrics.activity import Activity, Of
 from services.metrics.definitions import METRICS, Metric
-from services.metrics.engine import scope_of
 from services.metrics.families import Level
 from services.metrics.labels import Label, Names
-from services.metrics.people import PEOPLE_DIMENSIONS, permitted
 from services.metrics.policy import AnalyticsPolicy, policies
-from services.metrics.questions import check_range, checked_filter
 from services.metrics.retention import kept
+from services.metrics.rows import RowsQuestion
 
 MEASURES = frozenset(
     {
@@ -44,26 +38,6 @@ MEASURES = frozenset(
     }
 )
 """Columns of facts that are amounts; the other ones are labels."""
-_COLUMNS = {
-    "user": "user_id",
-    "template_version": "template_version_id",
-    "session": "session_id",
-}
-_ERRORS = {"tool": "error_kind", "run": "error_code"}
-_LOOKED_UP = {
-    "team": ("user_id", "SELECT user_id FROM team_members WHERE team_id = ANY({})"),
-    "template": ("template_version_id", "SELECT id FROM session_template_versions WHERE template_id = ANY({})"),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class RowsQuestion:
-    """Which facts."""
-
-    fact: str
-    start: datetime
-    end: datetime
-    filter: Mapping[str, Sequence[str | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,18 +73,13 @@ def levels_of(metric: Metric) -> list[KeptLevel]:
 async def metric_rows(actor: Actor, question: RowsQuestion, *, first: int | None, after: str | None) -> Page[FactRow]:
     """The facts of a kind in a range that fulfil a filter, the latest first: those that the actor's figures are made
     of, in sessions that the actor may see. Raises BadInput, Forbidden."""
-    if question.fact not in FACTS:
-        raise BadInput(f"`fact` is one of {', '.join(FACTS)}.", field="fact")
-    if wrong := check_range(question.start, question.end):
-        raise BadInput(wrong[0][1], field=wrong[0][0])
-    filter_ = checked_filter(question.fact, question.filter)
-    await _require_people(actor, question, filter_)
+    filter_ = await rows.checked(actor, question)
     # The facts of our own tool calls have their ids.
     tool = "CASE WHEN source = 'QUARTERDECK' THEN id END" if question.fact == "tool" else "NULL::uuid"
     return await reading.page(
         f"{question.fact}_facts",
         FactRow,
-        partial(_conditions, actor, question, filter_),
+        partial(rows.conditions, actor, question, filter_),
         first=first,
         after=after,
         order="at",
@@ -119,57 +88,15 @@ async def metric_rows(actor: Actor, question: RowsQuestion, *, first: int | None
     )
 
 
-async def _require_people(actor: Actor, question: RowsQuestion, filter_: Mapping[str, Sequence[str | None]]) -> None:
-    asked = {name: [value for value in values if value] for name, values in filter_.items()}
-    if not actor.is_admin or not PEOPLE_DIMENSIONS & asked.keys():
-        return
-    people = await permitted(actor, filter=asked, group_by=())
-    if "team" in asked:
-        # A row is one person's, whoever else is in the team.
-        known = people.named()
-        if not all(people.teams[UUID(team)].members <= known for team in asked["team"]):
-            raise Forbidden("The rows of a team are those of single people, whom you may not see.", field="filter")
-
-
-def _conditions(
-    actor: Actor, question: RowsQuestion, filter_: Mapping[str, Sequence[str | None]], query: Query
-) -> list[str]:
-    table = f"{question.fact}_facts"
-    scope = scope_of(actor)
-    visible = query.scope(in_visible_session(table, actor), by_row=True)
-    found = [
-        f"{table}.organization_id = {query.arg(scope.organization_id)}",
-        f"{table}.at >= {query.arg(question.start)}",
-        f"{table}.at < {query.arg(question.end)}",
-        f"({table}.session_id IS NULL OR {visible})",
-    ]
-    if scope.user_ids is not None:
-        found.append(f"{table}.user_id = ANY({query.arg(list(scope.user_ids))})")
-    return found + [_among(question.fact, name, values, query) for name, values in filter_.items()]
-
-
-def _among(fact: str, name: str, values: Sequence[str | None], query: Query) -> str:
-    known: list[Any] = [value for value in values if value is not None]
-    if name in (*_COLUMNS, *_LOOKED_UP):
-        known = [UUID(value) for value in known]
-    if name in _LOOKED_UP:
-        column, looked_up = _LOOKED_UP[name]
-        condition = f"{fact}_facts.{column} IN ({looked_up.format(query.arg(known))})"
-    else:
-        column = _ERRORS.get(fact, name) if name == "error" else _COLUMNS.get(name, name)
-        condition = f"{fact}_facts.{column} = ANY({query.arg(known)})"
-    return condition if None not in values else f"({condition} OR {fact}_facts.{column} IS NULL)"
-
-
-async def labels_of_rows(actor: Actor, rows: Sequence[FactRow], args: dict[str, Any]) -> list[list[Label]]:
+async def labels_of_rows(actor: Actor, facts: Sequence[FactRow], args: dict[str, Any]) -> list[list[Label]]:
     """What each fact is told apart by, without its ids of people."""
-    ids = [row["template_version_id"] for row in rows]
+    ids = [row["template_version_id"] for row in facts]
     names = await Names.of(actor, ["template_version"], {(str(id_),) for id_ in ids if id_ is not None})
     found = []
-    for row, version in zip(rows, ids, strict=True):
+    for row, version in zip(facts, ids, strict=True):
         labels = [Label(name, row[name], row[name]) for name in ("source", "runtime", "service") if row[name]]
         labels += [
-            Label("error" if name in _ERRORS.values() else name, row[name], row[name])
+            Label("error" if name in rows.ERRORS.values() else name, row[name], row[name])
             for name in FACTS[row["fact"]]
             if name not in MEASURES and row[name] is not None
         ]
@@ -206,8 +133,8 @@ async def shown_in_activity(actor: Actor, parents: Sequence[Activity], args: dic
             [place] = decode_cursor(args["after"], 1)
             begin = next((n + 1 for n, of in enumerate(parent.shown) if str(of.id) == place), len(parent.shown))
         cursor_of = lambda of: encode_cursor(str(of.id))  # noqa: E731
-        rows = parent.shown[begin : begin + size + 1]
-        pages.append(cut(rows, size, cursor_of, partial(_count, parent), after=args["after"]))
+        found = parent.shown[begin : begin + size + 1]
+        pages.append(cut(found, size, cursor_of, partial(_count, parent), after=args["after"]))
     return pages
 
 

@@ -23,6 +23,7 @@ from services.metrics.charts import ChartKind as _ChartKind
 from services.metrics.charts import chart
 from services.metrics.engine import scope_of
 from services.metrics.questions import Question
+from services.metrics.rows import RowsQuestion
 from services.metrics.series import series
 from subscriptions.metrics_live import LiveMetrics
 
@@ -386,7 +387,7 @@ class MetricQuery:
     ) -> Connection[MetricFact]:
         """The facts behind a value, the latest first: those that your figures are made of, in sessions that you may
         see. A point's `rows` says what to pass."""
-        asked = reads.RowsQuestion(fact, from_, to, conditions(filter))
+        asked = RowsQuestion(fact, from_, to, conditions(filter))
         return await reads.metric_rows(info.context.actor, asked, first=first, after=after)
 
     @query(Permission.METRICS_READ)
