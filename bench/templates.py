@@ -4,6 +4,7 @@ sessions started from one of them beside sessions made without."""
 from __future__ import annotations
 
 import asyncpg
+import orjson
 
 from bench.cases import Case
 from bench.measure import Bench, Contestant, Result
@@ -47,6 +48,36 @@ SELECT id, organization_id, true, ARRAY['category:' || category, 'label:team=' |
 FROM session_templates
 """
 
+# What a session can be started from at once: the others name servers that are not registered here.
+_STARTABLE = """
+INSERT INTO session_templates (id, organization_id, name, title, summary, category, labels, owner_id,
+    organization_level, draft, draft_digest, draft_revision, draft_updated_at, latest_version, use_count, rating_count,
+    rating_sum, created_by_id, created_at, updated_at)
+SELECT gen_random_uuid(), organization_id, 'startable', 'Startable', '', 'development', '{}', id, 'USE', $1,
+    md5('s'), 1, now(), 1, 0, 0, 0, id, now(), now()
+FROM (SELECT id, organization_id FROM users ORDER BY created_at LIMIT 1) AS owner RETURNING id
+"""
+_STARTABLE_VERSION = """
+INSERT INTO session_template_versions (id, organization_id, template_id, number, spec, digest, message, author_id,
+    created_at, untested_reason, use_count)
+SELECT gen_random_uuid(), organization_id, id, 1, draft, draft_digest, '', owner_id, now(), 'The bench''s own', 0
+FROM session_templates WHERE id = $1
+"""
+_SPEC = {
+    "runtime": "script",
+    "title": "Review of {{ branch }}",
+    "systemPrompt": "You review {{ branch }}, {{ depth }} deep.",
+    "labels": {"branch": "{{ branch }}"},
+    "parameters": {
+        "type": "object",
+        "properties": {
+            "branch": {"type": "string", "minLength": 1, "maxLength": 200},
+            "depth": {"type": "integer", "default": 3, "minimum": 1},
+        },
+        "required": ["branch"],
+    },
+}
+
 _LIST = """query Catalogue($query: String, $filter: TemplateCatalogueFilter, $orderBy: TemplateCatalogueOrder) {
   templateCatalogue(query: $query, filter: $filter, orderBy: $orderBy, first: 25) {
     nodes { id name title summary category rating ratingCount labels { name value } publishedVersion { id number } }
@@ -60,6 +91,15 @@ _FACETS = """query Facets($query: String, $filter: TemplateCatalogueFilter, $ord
     }
   }
 }"""
+
+_CREATE = """mutation Create($input: CreateSessionInput!) { createSession(input: $input) { session { id title } } }"""
+_START = """mutation Start($input: StartSessionInput!) { startSession(input: $input) { session { id title } } }"""
+_SAME = {
+    "runtime": "script",
+    "title": "Review of main",
+    "systemPrompt": "You review main, 3 deep.",
+    "labels": [{"name": "branch", "value": "main"}],
+}
 
 CASES = {
     "the catalogue, most used first": (_LIST, {}),
@@ -75,16 +115,23 @@ CASES = {
 
 async def measure(bench: Bench, dsn: str, contestant: Contestant) -> list[tuple[str, list[Result]]]:
     """The catalogue as a member of the organisation sees it who is no admin, one request after the other."""
-    await seed(dsn)
+    startable = await seed(dsn)
     found = []
     for title, (document, variables) in CASES.items():
         case = Case("T", title, "", document, (variables,))
+        found.append((title, await bench.compare({contestant.name: case}, [contestant], connections=1)))
+    given = {"templateId": startable, "parameters": {"branch": "main"}}
+    for title, document, input_ in (
+        ("a session made without a template", _CREATE, _SAME),
+        ("the same from a template with two parameters", _START, given),
+    ):
+        case = Case("T", title, "", document, ({"input": input_},), writes=True)
         found.append((title, await bench.compare({contestant.name: case}, [contestant], connections=1)))
     return found
 
 
 async def seed(dsn: str) -> str:
-    """Fill the catalogue; returns the id of one of its templates."""
+    """Fill the catalogue; returns the id of a template that sessions can be started from."""
     connection = await asyncpg.connect(dsn)
     try:
         await connection.execute(_TEMPLATES, VERSIONS, TEMPLATES)
@@ -94,6 +141,8 @@ async def seed(dsn: str) -> str:
         await connection.execute("UPDATE users SET role = 'MEMBER' WHERE id IN (SELECT user_id FROM access_tokens)")
         for table in ("session_templates", "session_template_versions", "template_listings"):
             await connection.execute(f"VACUUM ANALYZE {table}")
-        return encode("tpl", await connection.fetchval("SELECT id FROM session_templates WHERE name = 'template-1'"))
+        startable = await connection.fetchval(_STARTABLE, orjson.dumps(_SPEC).decode())
+        await connection.execute(_STARTABLE_VERSION, startable)
+        return encode("tpl", startable)
     finally:
         await connection.close()
