@@ -49,7 +49,15 @@ BY_NAME = """
 query ($name: String!) { sessionTemplate(name: $name) { id draft { digest revision } origin { version digest } } }
 """
 AUDIT = 'query { auditEvents(first: 50, filter: {action: "template.import"}) { nodes { action outcome details } } }'
-SPEC: Json = {"runtime": "script", "systemPrompt": "Review\n{{ area }}\n", "messages": ["/tool x"]}
+SPEC: Json = {
+    "runtime": "script",
+    "systemPrompt": "Review\n  thoroughly\n",
+    "messages": ["playbook: Greet\nsteps:\n  - say: Hello\n"],
+}
+TEST = """
+mutation ($id: ID!) { testSessionTemplate(input: {templateId: $id}) { test { id } } }
+"""
+REPORT = "query ($id: ID!) { templateTest(id: $id) { status checks { title status message } } }"
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +118,17 @@ async def there_is_none(there: Server, name: str) -> bool:
     return (await there.client(BY_NAME, name=name))["sessionTemplate"] is None
 
 
+async def report_of(client: Client, template: str) -> Json:
+    """The report of a test of a draft, when it is over."""
+    test = (await client(TEST, id=template))["testSessionTemplate"]["test"]["id"]
+    async with asyncio.timeout(60):
+        while True:
+            report = (await client(REPORT, id=test))["templateTest"]
+            if report["status"] not in ("QUEUED", "RUNNING"):
+                return report  # type: ignore[no-any-return]
+            await asyncio.sleep(0.2)
+
+
 async def test_a_template_goes_to_another_installation_and_is_tested_there(server: Server, there: Server) -> None:
     template = await published(server.client, SPEC, SPEC | {"title": "Two"}, title="For others")
     made = await server.client(EXPORT, input={"templateId": template["id"], "versions": [2, 1, 2]})
@@ -144,6 +163,9 @@ async def test_a_template_goes_to_another_installation_and_is_tested_there(serve
     assert result["template"]["latestVersion"] == 0
     asked = {"templateId": result["template"]["id"], "digest": result["digest"], "message": "From headquarters"}
     assert (await there.client.refused(PUBLISH, input=asked)).codes == ["ILLEGAL_TRANSITION"]
+    report = await report_of(there.client, result["template"]["id"])
+    assert report["status"] == "PASSED", report
+    assert (await there.client(PUBLISH, input=asked))["publishSessionTemplate"]["version"]["number"] == 1
 
     # Once more changes nothing, and is not told twice.
     before = (await there.client(AUDIT))["auditEvents"]["nodes"]

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -138,6 +139,47 @@ async def test_the_schema_is_printed_without_a_server(command: Command) -> None:
     done = command("schema", QUARTERDECK_URL="http://127.0.0.1:1")
     assert done.exit_code == 0
     assert json.loads(done.output)["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+
+
+PLAYBOOK = "playbook: Greet\nsteps:\n  - say: Hello there\n"
+
+
+async def test_a_template_goes_from_a_file_to_a_tested_version(command: Command, people: People) -> None:
+    """With a token as CI has it, which may do this and nothing else."""
+    scopes = '{name: "ci", scopes: [TEMPLATES_READ, TEMPLATES_WRITE, SESSIONS_WRITE]}'
+    made = await people.member.client("mutation { createAccessToken(input: %s) { secret } }" % scopes)
+    command = partial(command, QUARTERDECK_TOKEN=made["createAccessToken"]["secret"])
+    name = a_name()
+    spec = {
+        "runtime": "script",
+        "messages": [PLAYBOOK],
+        "test": {"checks": [{"answerContains": "Good bye"}], "timeoutSeconds": 30},
+    }
+    assert command("apply", "-f", "-", input=document(name, spec=json.dumps(spec))).exit_code == 0
+    failed = command("test", name)
+    assert failed.exit_code == 1, failed.output
+    assert "FAILED" in failed.stdout
+    assert f"{name}: failed" in failed.stdout
+    refused = command("publish", name, "-m", "Untested")
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "No test" in refused.stderr
+
+    spec["test"] = {"checks": [{"answerContains": "Hello"}], "timeoutSeconds": 30}
+    assert "updated  spec.test" in command("apply", "-f", "-", input=document(name, spec=json.dumps(spec))).output
+    passed = command("test", name)
+    assert passed.exit_code == 0, passed.output
+    lines = passed.stdout.splitlines()
+    assert len(lines) > 2
+    assert all(line.startswith("  ok ") for line in lines[:-1])
+    digest = lines[-1].split()[-1]
+    wrong = command("publish", name, "-m", "Another one", "--digest", "0" * 64)
+    assert wrong.exit_code == 1
+    published = command("publish", name, "-m", "Says hello", "--digest", digest)
+    assert published.output == f"{name}: published version 1  {digest}\n"
+    again = json.loads(command("test", name, "--output", "json").output)
+    assert (again["status"], again["digest"]) == ("PASSED", digest)
+    [line] = [line for line in command("list").output.splitlines() if line.startswith(name)]
+    assert "version 1 " in line
 
 
 async def test_what_is_in_the_way_is_told_in_a_line(command: Command, server: Server, tmp_path: Path) -> None:
