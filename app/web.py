@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.graphql.http import GraphQLOverHttp
 from app.graphql.page import STATIC
 from app.graphql.websocket import GraphQLOverWebSocket
-from app.http import dashboard, files, otlp, sign_in, templates
+from app.http import dashboard, files, otlp, reports, sign_in, templates
 from app.http.metrics import Metrics
 from app.http.traffic import Counted
 from app.wiring import Program, connected, serving
@@ -79,6 +79,7 @@ def _beside(settings: Settings, over_http: ASGIApp, metrics: Metrics) -> Starlet
         *dashboard.routes,
         *templates.routes,
         *otlp.routes(),
+        *reports.routes,
         Mount("/static", _Static(directory=STATIC)),
     ]
     middleware = [Middleware(Counted, traffic=metrics.traffic)]

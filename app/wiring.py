@@ -20,6 +20,7 @@ from core.bus import Bus
 from core.crypto import Vault, installation_secret
 from core.errors import Unavailable
 from core.settings import Settings
+from integrations import charts
 from integrations.agents.registry import Agents, agents, default_runtime
 from integrations.durable.dbos_queue import DurableQueue
 from integrations.notify.base import Notifier
@@ -37,6 +38,7 @@ from services.notifications.delivery import Deliverer
 from services.notifications.inbox import prune_notifications
 from services.parts import Parts, install
 from services.presence.rooms import presence
+from services.reports.making import Reporter, prune_reports
 from services.runs.executor import RunExecutor
 from services.sessions.pruning import prune_session_changes
 from services.sharing.views import views
@@ -91,6 +93,7 @@ async def connected(settings: Settings, database_url: str) -> AsyncIterator[Prog
             inspect_server=found.servers.inspect,
             seeds=Fetcher(settings, found.sandbox.sandbox),
             executor_id=f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}",
+            draw_chart=charts.pdf,
             notifiers={notifier.name: notifier for notifier in _notifiers(settings)},
         )
         install(parts)
@@ -123,6 +126,8 @@ async def working(program: Program) -> AsyncIterator[None]:
         each.start()
     tester = Tester()
     tester.start()
+    reporter = Reporter()
+    reporter.start()
     if program.parts.notifiers:
         deliverer.start()
     house = asyncio.create_task(_keep_house())
@@ -132,6 +137,7 @@ async def working(program: Program) -> AsyncIterator[None]:
         house.cancel()
         await asyncio.gather(house, return_exceptions=True)
         await tester.stop()
+        await reporter.stop()
         await deliverer.stop()
         for each in counting:
             await each.stop()
@@ -207,6 +213,7 @@ async def _keep_house() -> None:
             await prune_notifications()
             await retention.drop_old()
             await retention.compress()
+            await prune_reports()
         except Exception:
             logger.exception("Housekeeping failed; it is tried again in an hour.")
         await asyncio.sleep(HOUSEKEEPING_SECONDS)

@@ -97,6 +97,7 @@ def tortoise_config(
                     "models.template_trust",
                     "models.costs",
                     "models.analytics",
+                    "models.reports",
                 ],
                 "migrations": "models.migrations",
                 "default_connection": "default",

@@ -50,8 +50,8 @@ PREFIXES = {
     "AlertChannel": "alc",
     "MonitorSilence": "sil",
     "ReportDefinition": "rep",
-    "ReportRun": "rpr",
     "TelemetryService": "tel",
+    "Report": "rpr",
 }
 _KINDS = {prefix: kind for kind, prefix in PREFIXES.items()}
 

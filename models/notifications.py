@@ -22,6 +22,7 @@ class NotificationKind(StrEnum):
     HANDOFF = "HANDOFF"
     APPROVAL_WANTED = "APPROVAL_WANTED"
     RUN_FINISHED = "RUN_FINISHED"
+    REPORT = "REPORT"
     BUDGET = "BUDGET"
 
 
@@ -49,6 +50,7 @@ DEFAULT_EMAIL = {
     NotificationKind.HANDOFF: EmailMode.IMMEDIATE,
     NotificationKind.APPROVAL_WANTED: EmailMode.IMMEDIATE,
     NotificationKind.RUN_FINISHED: EmailMode.OFF,
+    NotificationKind.REPORT: EmailMode.IMMEDIATE,
     NotificationKind.BUDGET: EmailMode.IMMEDIATE,
 }
 """For those who have said nothing of a kind. In the inbox they have everything."""

@@ -30,6 +30,7 @@ from schema.notifications import NotificationMutation, NotificationSubscription
 from schema.people import PeopleMutation, PeopleQuery
 from schema.presence import PresenceMutation
 from schema.recommendations import RecommendationMutation, RecommendationQuery
+from schema.reports import ReportMutation, ReportQuery
 from schema.scalars import SCALARS
 from schema.scores import ScoreMutation, ScoreQuery
 from schema.session_writes import SessionLiveQuery, SessionMutation, SessionSubscription
@@ -72,6 +73,7 @@ QUERIES: Sequence[type] = (
     ActivityFeedQuery,
     AuditQuery,
     CostQuery,
+    ReportQuery,
     BudgetQuery,
     RecommendationQuery,
 )
@@ -96,6 +98,7 @@ MUTATIONS: Sequence[type] = (
     EnvironmentMutation,
     TelemetryMutation,
     CostMutation,
+    ReportMutation,
     BudgetMutation,
     RecommendationMutation,
     PeopleMutation,

@@ -20,6 +20,7 @@ from resolvers import (
     identity,
     mcp_servers,
     notifications,
+    reports,
     sessions,
     sharing,
     telemetry,
@@ -60,6 +61,8 @@ READS: dict[str, tuple[Permission, Read]] = {
     "tpr": (Permission.TEMPLATES_READ, templates.review),
     "tpt": (Permission.TEMPLATES_READ, template_tests.test),
     "hof": (Permission.SESSIONS_READ, handoffs.handoff),
+    "rep": (Permission.METRICS_READ, reports.definition),
+    "rpr": (Permission.METRICS_READ, reports.report),
     "tel": (Permission.METRICS_READ, telemetry.telemetry_service),
 }
 

@@ -46,6 +46,7 @@ NotificationKind = enum_type(
         "APPROVAL_WANTED": "A tool call waits for your decision.",
         "RUN_FINISHED": "A run that you started failed, or is done after more than half a minute.",
         "BUDGET": "A budget is used up, or comes close to it.",
+        "REPORT": "A report of yours, or one for you, is ready or could not be made.",
     },
 )
 EmailMode = enum_type(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 from core.bus import Bus
@@ -25,6 +25,12 @@ class InspectServer(Protocol):
     ) -> McpInspection: ...
 
 
+class DrawChart(Protocol):
+    """Draws a Vega-Lite specification as a PDF of one page; raises TooLarge, Unavailable."""
+
+    async def __call__(self, spec: Mapping[str, Any]) -> bytes: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """One process's parts."""
@@ -39,6 +45,7 @@ class Parts:
     seeds: SeedFetcher
     executor_id: str
     """This process's name in `runs.executor`."""
+    draw_chart: DrawChart
     notifiers: Mapping[str, Notifier] = field(default_factory=dict)
     """By their names, those that are configured."""
 

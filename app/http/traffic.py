@@ -9,7 +9,9 @@ from uuid import UUID
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-DOORS = frozenset({"graphql", "sign-in", "sign-out", "files", "static", "healthz", "readyz", "metrics", "v1"})
+DOORS = frozenset(
+    {"graphql", "sign-in", "sign-out", "files", "reports", "static", "healthz", "readyz", "metrics", "v1"}
+)
 """First parts of paths that are counted by their name; all else is `other`, or anybody could make up labels."""
 
 
