@@ -12,7 +12,7 @@ from pathlib import Path
 
 import asyncpg
 
-from bench import annotated, cases, rooms, templates
+from bench import annotated, cases, live_metrics, rooms, templates
 from bench.cases import Speaks
 from bench.load import burst
 from bench.measure import CONNECTIONS, Bench, Contestant
@@ -45,6 +45,7 @@ PARTS = (
     "rooms",
     "annotations",
     "templates",
+    "live_metrics",
     "work",
 )
 """In the order in which they are measured: what reads comes first, from rows that nobody has written to."""
@@ -101,6 +102,8 @@ class Parts:
             await self._annotations()
         if "templates" in parts:
             await self._templates()
+        if "live_metrics" in parts:
+            await self._live_metrics()
         if "work" in parts:
             await self._work()
 
@@ -211,6 +214,19 @@ class Parts:
         _say(f"Measuring searches of {annotated.ANNOTATIONS:,} annotations …")
         with self._servers(PRODUCT) as [contestant]:
             self.report.annotations = await annotated.measure(self.bench, self.postgres.dsn, self.seeded, contestant)
+
+    async def _live_metrics(self) -> None:
+        _say(f"Measuring {live_metrics.WATCHERS} who watch the figures of a dashboard …")
+        with self._servers(PRODUCT) as [contestant]:
+            self.report.live_metrics = await live_metrics.measure(
+                self.postgres.dsn,
+                self.seeded.organization_id,
+                contestant.running.port,
+                contestant.running.pid,
+                self.bench.database_pid,
+                self.bench.token,
+                seconds=5 * self.bench.seconds,
+            )
 
     async def _templates(self) -> None:
         _say(f"Measuring a catalogue of {templates.TEMPLATES:,} templates …")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench import rooms
+from bench import live_metrics, rooms
 from bench.measure import Result, StreamResult, ratio, stream_ratio
 
 _MEBIBYTE = 1024 * 1024
@@ -49,6 +49,7 @@ class Report:
     annotations: list[tuple[str, list[Result]]] = field(default_factory=list)
     """What was looked for, and results."""
     templates: list[tuple[str, list[Result]]] = field(default_factory=list)
+    live_metrics: list[live_metrics.Watched] = field(default_factory=list)
     work: dict[str, float] = field(default_factory=dict)
     """Runs a second of one worker, and its CPU milliseconds a run."""
     notes: list[str] = field(default_factory=list)
@@ -69,6 +70,8 @@ class Report:
         if self.templates:
             rows = [row for title, results in self.templates for row in _requests(title, results)]
             parts.append(_table(("templates", *_REQUESTS), rows))
+        if self.live_metrics:
+            parts.append(_table(live_metrics.HEAD, [live_metrics.row(result) for result in self.live_metrics]))
         if self.growth:
             rows = [row for number, results in self.growth for row in _requests(f"{number:,}", results)]
             parts.append(_table(("messages, 6 fields", *_REQUESTS), rows))
@@ -102,6 +105,7 @@ class Report:
                 for number, results, memory in (self.documents.steps if self.documents else ())
             },
             "rooms": {result.stream: result.plain() for result in self.rooms},
+            "liveMetrics": {result.how: result.plain() for result in self.live_metrics},
             "statements": [list(found) for found in self.statements],
             "work": self.work,
         }

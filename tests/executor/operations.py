@@ -267,6 +267,10 @@ def sampler(ids: dict[str, Sequence[str]]) -> Sample:
         if name == "after":
             # Keysets by number, by id, and by time and id; a list takes one of them.
             return random.choice(_CURSORS if random.random() < 0.5 else _CURSORS[:1])
+        if name == "fact":
+            return random.choice(["tool", "run", "nonsense"])
+        if name in ("dimension", "timezone"):
+            return random.choice(["tool", "user", "Europe/Berlin", "UTC", "nonsense"])
         return random.choice(["Session 1", "a", "", "script", "MODEL", "é😀"])
 
     return sample

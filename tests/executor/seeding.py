@@ -173,7 +173,34 @@ async def a_full_house(name: str = "Acme", *, sessions: int = 12, messages: int 
     )
     await _make_templates(house, users)
     await _trust(house, users)
+    await _count(house)
     return house
+
+
+async def _count(house: House) -> None:
+    """Facts of the tool executions and runs, and one from outside."""
+    organization = house.organization_id
+    common = "organization_id, id, at, source, session_id, run_id, user_id, runtime, outcome, duration_ms"
+    await db.execute(
+        f"""
+        INSERT INTO tool_facts ({common}, tool, server, error_kind)
+        SELECT t.organization_id, t.id, '2026-03-03T10:00:00Z'::timestamptz + t.seq * interval '1 hour',
+            CASE WHEN t.seq = 3 THEN 'OTLP' ELSE 'QUARTERDECK' END, CASE WHEN t.seq < 3 THEN t.session_id END, t.run_id,
+            runs.started_by_id, 'script', CASE WHEN t.seq = 2 THEN 'FAILED' ELSE 'SUCCEEDED' END,
+            CASE WHEN t.seq = 1 THEN 12.5 END, t.tool, CASE WHEN t.seq = 1 THEN 'time' END, t.error_kind
+        FROM tool_executions t JOIN runs ON runs.id = t.run_id WHERE t.organization_id = $1
+        """,
+        organization,
+    )
+    await db.execute(
+        f"""
+        INSERT INTO run_facts ({common}, model, error_code)
+        SELECT organization_id, id, '2026-03-03T10:00:00Z'::timestamptz + number * interval '1 day', 'QUARTERDECK',
+            session_id, id, started_by_id, 'script', status, 1000 * number, 'some:model', error_code
+        FROM runs WHERE organization_id = $1
+        """,
+        organization,
+    )
 
 
 async def _make_templates(house: House, users: list[UUID]) -> None:

@@ -59,6 +59,12 @@ CHANGING = frozenset(
         "Query.sessionAccessReport",
         "WorkspaceFile.downloadUrl",
         "Viewer.notificationsCursor",
+        # Of now, where they are asked by a range's name; those of a fixed range are among the written ones.
+        "Query.metricsNow",
+        "Query.metricSeries",
+        "Query.metricChart",
+        "Query.userActivity",
+        "Query.teamActivity",
     }
 )
 OFTEN = frozenset(
@@ -66,7 +72,29 @@ OFTEN = frozenset(
 )
 CLIENTS = Path(__file__).parents[1] / "clients" / "documents"
 
+_RANGE = 'from: "2026-03-01T00:00:00Z", to: "2026-03-08T00:00:00Z"'
+_POINTS = "points { at end value previous rows { fact from to filter { dimension values } } }"
+_SERIES = (
+    "metric { name title unit kind dimensions fact levels { level keptDays } } level bucket timezone from to "
+    f"previousFrom previousTo omittedGroups groups {{ labels {{ dimension value name }} previousTotal {_POINTS} }} "
+    f"rest {{ total {_POINTS} }}"
+)
+_ROW = (
+    "nodes { fact at source recordedAt conventions labels { dimension value name } measures { name value } "
+    "session { id } run { id } toolExecution { id } }"
+)
+_FIGURES = "figures { sessions runs successRate activeDays toolCalls tokens costUsd approvalsDecided }"
+
 WRITTEN = [
+    f'{{ metricSeries(metric: "tools.calls", {_RANGE}, groupBy: ["tool"], compare: PREVIOUS_PERIOD) {{ {_SERIES} }} }}',
+    f'{{ metricSeries(metric: "runs.error_rate", {_RANGE}, groupBy: ["user", "model"], top: 0) {{ {_SERIES} }} }}',
+    f'{{ metricSeries(metric: "runs.error_rate", {_RANGE}, groupBy: ["user", "model"]) {{ {_SERIES} }} }}',
+    f'{{ metricRows(fact: "tool", {_RANGE}, first: 50) {{ totalCount {_ROW} }} }}',
+    f'{{ a: metricRows(fact: "run", {_RANGE}, first: 3) {{ edges {{ cursor }} {_ROW} }} }}',
+    f'{{ metricChart(metric: "tools.duration_p95", {_RANGE}) userActivity({_RANGE}) {{ from others {{ runs }} users {{ '
+    f"totalCount nodes {{ name user {{ id }} {_FIGURES} }} }} }} }}",
+    f"{{ teamActivity({_RANGE}) {{ floor teams {{ nodes {{ name people team {{ id }} {_FIGURES} }} }} }} }}",
+    "{ viewer { namedInAnalytics organization { analyticsPolicy { floor individuals ranking } } } metrics { name } }",
     '{ auditEvents(first: 5, filter: {until: "2026-01-01T00:00:00Z"}) { nodes { id action actor { id } } } }',
     "{ a: viewer { user { id } } b: viewer { user { id name teams(first: 2) { nodes { name } } } } }",
     "{ sessions(first: 3) { ...A nodes { id } } } fragment A on SessionConnection { nodes { title } edges { cursor } }",
