@@ -35,8 +35,8 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 _PAGE_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
-    "base-uri 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 # An image that somebody opens by itself shall do nothing.
 _IMAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; sandbox"

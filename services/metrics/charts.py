@@ -18,7 +18,7 @@ SCHEMA = "https://vega.github.io/schema/vega-lite/v5.json"
 OTHERS = "Others"
 PREVIOUS = "Before"
 LONGEST_NAME = 60
-_UNITS = {"1": "", "ms": "ms", "By": "bytes", "USD": "US$", "USD/h": "US$ an hour", "s": "s"}
+_UNITS = {"ms": "ms", "By": "bytes", "USD": "US$", "USD/h": "US$ an hour", "s": "s"}
 _ADDED_UP = frozenset({"COUNT", "SUM"})
 
 
@@ -52,7 +52,7 @@ def chart(series: Series, *, width: int = 720, height: int = 280, kind: ChartKin
 
 
 def _kind_of(series: Series) -> ChartKind:
-    if series.group_by and all(len(group.points) == 1 for group in series.groups):
+    if series.groups and series.group_by and all(len(group.points) == 1 for group in series.groups):
         return ChartKind.BAR
     return ChartKind.COLUMN if series.metric.kind in _ADDED_UP else ChartKind.LINE
 
@@ -62,7 +62,7 @@ def _bars(series: Series, groups: Sequence[tuple[str, Group]]) -> dict[str, Any]
     order = [name for name, _ in groups]
     return {
         "data": {"values": values},
-        "mark": {"type": "bar", "tooltip": True},
+        "mark": "bar",
         "encoding": {
             "y": {"field": "group", "type": "nominal", "sort": order, "title": None, "axis": {"labelLimit": 240}},
             "x": {"field": "value", "type": "quantitative", **_scale_of(series)},
@@ -72,38 +72,58 @@ def _bars(series: Series, groups: Sequence[tuple[str, Group]]) -> dict[str, Any]
 
 def _by_time(series: Series, groups: Sequence[tuple[str, Group]], kind: ChartKind) -> dict[str, Any]:
     zone = ZoneInfo(series.timezone)
-    values = [
-        {"time": _wall(point.at, zone), "end": _wall(point.end, zone), "group": name, "value": point.value}
-        for name, group in groups
-        for point in group.points
-    ]
     order = [name for name, _ in groups]
     color: dict[str, Any] = {"value": "#4c78a8"}
     if series.group_by:
-        color = {"field": "group", "type": "nominal", "sort": order, "title": None, "scale": {"domain": order}}
-    encoding = {
-        "x": {"field": "time", "type": "temporal", "scale": {"type": "utc"}, "title": None},
-        "y": {"field": "value", "type": "quantitative", **_scale_of(series)},
-        "color": color,
-    }
-    mark: dict[str, Any] = {"type": "line", "tooltip": True, "point": len(values) <= 60}
+        legend = {"labelLimit": 110, "symbolType": "square"}
+        color = {"field": "group", "type": "nominal", "title": None, "scale": {"domain": order}, "legend": legend}
+    encoding: dict[str, Any] = {"x": _axis_of_time(series, zone), "color": color}
     if kind is ChartKind.COLUMN:
-        mark = {"type": "bar", "tooltip": True, "binSpacing": 1}
-        encoding["x"] = {**encoding["x"], "bandPosition": 0}
-        encoding["x2"] = {"field": "end"}
-        encoding["y"] = {**encoding["y"], "stack": "zero"}
+        # Rectangles from one edge to the next, on top of each other: buckets are not all of one length.
+        values = _stacked(groups, zone)
+        encoding |= {"x2": {"field": "end"}, "y": _axis_of_values(series, "upper"), "y2": {"field": "lower"}}
+        mark: dict[str, Any] = {"type": "rect", "stroke": "white", "strokeWidth": 0.5}
+    else:
+        values = [
+            {"time": _wall(point.at, zone), "group": name, "value": point.value}
+            for name, group in groups
+            for point in group.points
+        ]
+        encoding["y"] = _axis_of_values(series, "value")
+        mark = {"type": "line", "point": len(values) <= 100}
     then = [] if series.group_by else _before(series, zone)
     if not then:
         return {"data": {"values": values}, "mark": mark, "encoding": encoding}
     dashed = {
         "data": {"values": then},
-        "mark": {"type": "line", "strokeDash": [4, 3], "color": "#888", "tooltip": True},
-        "encoding": {
-            "x": {"field": "time", "type": "temporal", "scale": {"type": "utc"}},
-            "y": {"field": "value", "type": "quantitative"},
-        },
+        "mark": {"type": "line", "strokeDash": [4, 3], "color": "#888"},
+        "encoding": {"x": _axis_of_time(series, zone), "y": _axis_of_values(series, "value")},
     }
     return {"layer": [{"data": {"values": values}, "mark": mark, "encoding": encoding}, dashed]}
+
+
+def _stacked(groups: Sequence[tuple[str, Group]], zone: ZoneInfo) -> list[dict[str, Any]]:
+    heights: dict[datetime, float] = {}
+    found = []
+    for name, group in groups:
+        for point in group.points:
+            if point.value:
+                lower = heights.get(point.at, 0.0)
+                upper = heights[point.at] = lower + point.value
+                place = {"time": _wall(point.at, zone), "end": _wall(point.end, zone), "lower": lower, "upper": upper}
+                found.append({"group": name, "value": point.value, **place})
+    return found
+
+
+def _axis_of_time(series: Series, zone: ZoneInfo) -> dict[str, Any]:
+    domain = [_wall(series.start, zone), _wall(series.end, zone)]
+    axis = {"labelOverlap": True, "tickCount": 8}
+    scale = {"type": "utc", "domain": domain}
+    return {"field": "time", "type": "temporal", "scale": scale, "axis": axis, "title": None}
+
+
+def _axis_of_values(series: Series, field: str) -> dict[str, Any]:
+    return {"field": field, "type": "quantitative", "scale": {"zero": True}, **_scale_of(series)}
 
 
 def _before(series: Series, zone: ZoneInfo) -> list[dict[str, Any]]:
@@ -121,7 +141,7 @@ def _scale_of(series: Series) -> dict[str, Any]:
     unit = series.metric.unit
     if unit == "1":
         return {"axis": {"format": ".1%"}, "title": series.metric.title}
-    shown = _UNITS.get(unit, unit.replace("{", "").replace("}", "").replace("/", " per "))
+    shown = _UNITS.get(unit)  # what is counted, the title says
     return {"axis": {"format": "~s"}, "title": f"{series.metric.title} ({shown})" if shown else series.metric.title}
 
 

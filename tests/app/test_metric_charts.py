@@ -13,10 +13,11 @@ from app.wiring import Program
 from core.permissions import Permission, Role
 from integrations import charts
 from tests.clients_of_graph import Client, Json
-from tests.measuring import Place, a_place, at
+from tests.measuring import Place, a_place, at, series, values
 
 pytestmark = pytest.mark.anyio
 
+DAYS = {"start": "2026-03-02T00:00:00Z", "end": "2026-03-05T00:00:00Z"}
 CHART = """
 query ($metric: String!, $groupBy: [String!], $kind: ChartKind! = AUTO, $zone: String! = "UTC",
     $compare: MetricCompare! = NONE, $bucket: MetricBucket) {
@@ -47,6 +48,10 @@ async def test_the_specification_has_the_series_and_is_drawn(place: Place) -> No
     assert spec["$schema"].endswith("v5.json")
     assert sum(value["value"] or 0 for value in spec["data"]["values"]) == 60
     assert "Others" in {value["group"] for value in spec["data"]["values"]}
+    # Columns stand on each other, whatever is drawn first.
+    upper = max(value["upper"] for value in spec["data"]["values"])
+    [whole] = (await series(admin, "tools.calls", bucket="DAY", timezone="Europe/Berlin", **DAYS))["groups"]
+    assert upper == max(values(whole))
     # The wall clock of the zone: its days begin at midnight.
     assert {value["time"][10:] for value in spec["data"]["values"]} <= {"T00:00:00Z", "T01:00:00Z"}
     drawn = await charts.svg(spec)
@@ -54,6 +59,7 @@ async def test_the_specification_has_the_series_and_is_drawn(place: Place) -> No
     assert "Tool calls" in drawn
     for kind in ("LINE", "COLUMN", "BAR"):
         assert (await charts.svg(await chart(admin, "tools.calls", kind=kind, groupBy=["tool"]))).startswith("<svg")
+    assert (await charts.svg(await chart(admin, "messages.count", groupBy=["role"]))).startswith("<svg")  # of nothing
     compared = await chart(admin, "tools.duration_p95", compare="PREVIOUS_PERIOD", bucket="DAY")
     assert len(compared["layer"]) == 2
     assert (await charts.svg(compared)).startswith("<svg")
