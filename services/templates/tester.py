@@ -76,6 +76,8 @@ _TIDY = "UPDATE template_tests SET lease_until = NULL WHERE id = $1 AND executor
 class Tester:
     """Runs in every worker, from `start` to `stop`."""
 
+    __test__ = False
+
     def __init__(self) -> None:
         self._task: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
