@@ -9,22 +9,22 @@ and 25 hours where they should.
 from __future__ import annotations
 
 import time
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
-from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from core import db
 from core.errors import BadInput
 from core.permissions import Actor
-from models.base import Query, Row
-from services.metrics.calendar import Bucket, edges, zone_of
+from models.base import Row
+from services.metrics.calendar import Bucket, edges, floor, zone_of
 from services.metrics.definitions import DERIVED, METRICS, Metric, MetricKind
 from services.metrics.families import ROLLED, Dimensions, Family, Level, middle_of
-from services.metrics.rollups import bin_of, count_of
+from services.metrics.statements import Asked, base, sql
 
 REST = "\0rest"
 """The label of what `top` leaves out. PostgreSQL stores no such text, so no label is like it."""
@@ -50,7 +50,7 @@ def scope_of(actor: Actor) -> MetricScope:
     return MetricScope(actor.organization_id, [] if actor.user_id is None else [actor.user_id])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class MetricPoint:
     """A figure. `at` is where its bucket begins; `count` is how many facts it is made of."""
 
@@ -100,23 +100,15 @@ async def read(
     found = metric_of(metric)
     filter = filter or {}
     _check(found, start, end, filter, group_by)
-    if bucket is None:
-        cuts = [start.astimezone(UTC), end.astimezone(UTC)]
-    else:
-        try:
-            cuts = edges(start, end, bucket, zone_of(timezone), most=MOST_POINTS)
-        except ValueError:
-            raise BadInput(
-                f"That is more than {MOST_POINTS:,} points. Take a wider bucket, or a shorter range.", field="bucket"
-            ) from None
+    cuts = _Cuts.of(start, end, bucket, timezone)
     question = _Question(found, scope, tuple(group_by), filter, top)
-    level, sql, args = question.statement(cuts, await _kept_since(found.family.facts))
+    level, statement, args = question.statement(cuts, await _kept_since(found.family.facts))
     if level is Level.RAW:
         # What is best depends on how long the range is.
-        rows = await db.fetch_by_its_own_plan(sql, *args, row=Row)
+        rows = await db.fetch_by_its_own_plan(statement, *args, row=Row)
     else:
-        rows = await db.fetch(sql, *args, row=Row)
-    return MetricRows(level, [question.point(row, cuts) for row in rows])
+        rows = await db.fetch(statement, *args, row=Row)
+    return MetricRows(level, question.points(rows, cuts))
 
 
 async def value(
@@ -129,16 +121,65 @@ async def value(
     return 0.0 if METRICS[metric].kind is MetricKind.COUNT else None
 
 
-def levels(family: Family, wanted: frozenset[str], cuts: Sequence[datetime]) -> list[tuple[Level, Dimensions]]:
+@dataclass(frozen=True, slots=True)
+class _Cuts:
+    """How a range is cut into buckets: not at all, evenly from `first` on, or at edges that a calendar gives."""
+
+    start: datetime
+    end: datetime
+    kind: Literal["whole", "even", "edges"] = "whole"
+    width: timedelta = timedelta(0)
+    first: datetime = datetime.min
+    edges: Sequence[datetime] = ()
+
+    @classmethod
+    def of(cls, start: datetime, end: datetime, bucket: Bucket | None, timezone: str) -> _Cuts:
+        """Raises BadInput for too many points, and for a zone that does not exist."""
+        start, end, zone = start.astimezone(UTC), end.astimezone(UTC), zone_of(timezone)
+        if bucket is None:
+            return cls(start, end)
+        most = BadInput(
+            f"That is more than {MOST_POINTS:,} points. Take a wider bucket, or a shorter range.", field="bucket"
+        )
+        if bucket.width is not None and (not bucket.is_of_days or timezone == "UTC"):
+            if (end - start) / bucket.width > MOST_POINTS:
+                raise most
+            return cls(start, end, "even", bucket.width, floor(start, bucket, zone).astimezone(UTC))
+        try:
+            return cls(start, end, "edges", edges=edges(start, end, bucket, zone, most=MOST_POINTS))
+        except ValueError:
+            raise most from None
+
+    def fits(self, level: Level) -> bool:
+        """Whether no bucket of a level is cut in two, but for those at both ends."""
+        if self.kind == "even":
+            return not self.width % level.width and _down(self.first, level) == self.first
+        return all(_down(edge, level) == edge for edge in self.edges[1:-1])
+
+    def begin(self, edge: Any) -> datetime:
+        """Where a bucket of a statement's row begins."""
+        if self.kind == "even":
+            return max(edge, self.start)  # type: ignore[no-any-return]
+        return self.start if self.kind == "whole" else self.edges[edge - 1]
+
+    def seconds(self, at: datetime) -> float:
+        """How long the bucket is that begins there."""
+        if self.kind == "whole":
+            end = self.end
+        elif self.kind == "even":
+            end = min(at + self.width - (at - self.first) % self.width, self.end)
+        else:
+            end = self.edges[bisect_right(self.edges, at)]
+        return (end - at).total_seconds()
+
+
+def levels(family: Family, wanted: frozenset[str], cuts: _Cuts) -> list[tuple[Level, Dimensions]]:
     """What can be read for a question, widest first: the levels whose buckets are cut by no edge and that are kept by
     the dimensions that are wanted."""
-    inner = cuts[1:-1]
     found = []
     for level in ROLLED:
         dimensions = family.covering(level, wanted)
-        if dimensions is None or any(_down(edge, level) != edge for edge in inner):
-            continue
-        if _up(cuts[0], level) < _down(cuts[-1], level):
+        if dimensions is not None and _up(cuts.start, level) < _down(cuts.end, level) and cuts.fits(level):
             found.append((level, dimensions))
     return found
 
@@ -163,171 +204,71 @@ def _segments(
 
 
 class _Question:
-    """What is asked, and how it is said in SQL."""
+    """What is asked."""
 
     def __init__(
         self, metric: Metric, scope: MetricScope, group_by: tuple[str, ...], filter: Filter, top: int | None
     ) -> None:
-        self.metric, self.family, self.scope = metric, metric.family, scope
-        self.group_by, self.top = group_by, top
+        self.metric, self.scope, self.group_by = metric, scope, group_by
+        self.top = top if group_by else None
         self.filter = dict(filter) | dict(metric.only)
         if scope.user_ids is not None:
             users = [str(id_) for id_ in scope.user_ids]
             if "user" in self.filter:
                 users = [user for user in users if user in self.filter["user"]]
             self.filter["user"] = users
-        self.bases = tuple(DERIVED[name][0] if name in DERIVED else name for name in group_by)
-        """The dimensions that the facts themselves have."""
-        self.wanted = frozenset(DERIVED[name][0] if name in DERIVED else name for name in (*group_by, *self.filter))
-        self.keys = [f"l{place}" for place in range(len(self.bases))]
+        self.wanted = frozenset(base(name) for name in (*group_by, *self.filter))
 
-    def statement(self, cuts: Sequence[datetime], kept: Mapping[Level, datetime]) -> tuple[Level, str, list[Any]]:
+    def statement(self, cuts: _Cuts, kept: Mapping[Level, datetime]) -> tuple[Level, str, list[Any]]:
+        """The widest level that is read, and the statement with its values."""
         usable = [
             each
-            for each in levels(self.family, self.wanted, cuts)
-            if kept.get(each[0], _ALWAYS) <= _up(cuts[0], each[0])
+            for each in levels(self.metric.family, self.wanted, cuts)
+            if kept.get(each[0], _ALWAYS) <= _up(cuts.start, each[0])
         ]
-        query = Query()
-        self._organization = query.arg(self.scope.organization_id)
-        cut = len(cuts) > 2
-        self._edge = f"width_bucket(at, {query.arg(list(cuts[:-1]))}::timestamptz[])" if cut else "1"
-        pieces = list(_segments(cuts[0], cuts[-1], usable))
-        parts = " UNION ALL ".join(self._piece(query, *piece) for piece in pieces)
-        level = min((piece[0] for piece in pieces), key=_WIDEST.index)
-        return level, self._outer(query, parts, cuts), query.args
-
-    def point(self, row: Row, cuts: Sequence[datetime]) -> MetricPoint:
-        labels = tuple(row[f"l{place}"] for place in range(len(self.group_by)))
-        if self.top is not None and labels and row["rest"]:
-            labels = (REST,) * len(labels)
-        value = row["value"]
-        if value is not None:
-            value = middle_of(value) if self.metric.quantile is not None else float(value)
-        return MetricPoint(cuts[row["edge"] - 1], labels, value, int(row["count"]))
-
-    # -- pieces: (edge, labels, measures) or (edge, labels, bin, n)
-
-    def _piece(self, query: Query, level: Level, dimensions: Dimensions, start: datetime, end: datetime) -> str:
-        times = f"at >= {query.arg(start)} AND at < {query.arg(end)}"
-        if level is Level.RAW:
-            return self._of_facts(query, self.family.table, times)
-        counted = self._of_rollup(query, level, dimensions, times)
-        return f"{counted} UNION ALL {self._of_facts(query, self.family.pending, times)}"
-
-    def _of_facts(self, query: Query, table: str, times: str) -> str:
-        family = self.family
-        where = [f"organization_id = {self._organization}", times]
-        for name, values in self.filter.items():
-            dimension = family.dimensions[DERIVED[name][0] if name in DERIVED else name]
-            column, type_ = dimension.column, "uuid" if dimension.is_id else "text"
-            where.append(self._among(query, name, column, values, type_))
-        keys = {"edge": self._edge} | {
-            key: family.dimensions[name].label for key, name in zip(self.keys, self.bases, strict=True)
-        }
-        if self.metric.quantile is None:
-            return family.counted(table, " AND ".join(where), keys)
-        where.append(f"{family.histogram_of} IS NOT NULL")
-        grouped = ", ".join(str(place + 1) for place in range(len(keys) + 1))
-        return (
-            f"SELECT {', '.join(f'{sql} AS {name}' for name, sql in keys.items())}, {family.bin} AS bin, count(*) AS n "
-            f"FROM {table} WHERE {' AND '.join(where)} GROUP BY {grouped}"
+        pieces = list(_segments(cuts.start, cuts.end, usable))
+        asked = Asked(
+            self.metric.name,
+            self.group_by,
+            tuple((name, None in values) for name, values in self.filter.items()),
+            self.top is not None,
+            tuple((level, dimensions) for level, dimensions, _, _ in pieces),
+            cuts.kind,
         )
-
-    def _of_rollup(self, query: Query, level: Level, dimensions: Dimensions, times: str) -> str:
-        place = {name: f"labels[{index + 1}]" for index, name in enumerate(dimensions)}
-        where = [f"organization_id = {self._organization}", f"dimensions = {query.arg(','.join(dimensions))}", times]
+        # In the order in which statements.py numbers them.
+        args: list[Any] = [self.scope.organization_id]
+        if cuts.kind == "even":
+            args += [cuts.width, cuts.first]
+        elif cuts.kind == "edges":
+            args.append(list(cuts.edges[:-1]))
+        for _, _, start, end in pieces:
+            args += [start, end]
         for name, values in self.filter.items():
-            column = place[DERIVED[name][0] if name in DERIVED else name]
-            where.append(self._among(query, name, column, values, "text"))
-        keys = [f"{self._edge} AS edge"] + [
-            f"{place[name]} AS {key}" for key, name in zip(self.keys, self.bases, strict=True)
-        ]
-        table = self.family.rollup(level)
-        if self.metric.quantile is None:
-            return f"SELECT {', '.join([*keys, *self.family.measures])} FROM {table} WHERE {' AND '.join(where)}"
-        return (
-            f"SELECT {', '.join(keys)}, {bin_of('packed')} AS bin, {count_of('packed')} AS n "
-            f"FROM {table} CROSS JOIN LATERAL unnest(histogram) AS packed WHERE {' AND '.join(where)}"
-        )
-
-    def _among(self, query: Query, name: str, column: str, values: Sequence[str | None], type_: str) -> str:
-        known = [each for each in values if each is not None]
-        if name in DERIVED:
-            found = query.arg(known)
-            condition = (
-                f"{column} IN (SELECT base::{type_} FROM ({DERIVED[name][1]}) AS looked_up "
-                f"WHERE derived = ANY({found}::text[]))"
-            )
-        else:
-            kept: Sequence[Any] = known if type_ == "text" else _uuids(known)
-            condition = f"{column} = ANY({query.arg(kept)}::{type_}[])"
-        return condition if None not in values else f"({condition} OR {column} IS NULL)"
-
-    # -- what is made of them
-
-    def _outer(self, query: Query, parts: str, cuts: Sequence[datetime]) -> str:
-        labels = self.keys
-        for label, name in zip(labels, self.group_by, strict=True):
-            if name in DERIVED:
-                others = ", ".join(f"source.{each}" for each in self._columns if each != label)
-                parts = (
-                    f"SELECT {others}, looked_up.derived AS {label} FROM ({parts}) AS source "
-                    f"LEFT JOIN ({DERIVED[name][1]}) AS looked_up ON looked_up.base = source.{label}"
-                )
-        source = f"({parts}) AS parts"
-        rest: list[str] = []
-        with_ = ""
-        if self.top is not None and labels:
-            with_, source, rest = self._ranked(query, source, labels)
-        keys = ["edge", *labels, *rest]
+            known = [each for each in values if each is not None]
+            is_id = name not in DERIVED and self.metric.family.dimensions[name].is_id
+            args.append(_uuids(known) if is_id else known)
+        if self.top is not None:
+            args.append(self.top)
         if self.metric.quantile is not None:
-            return with_ + self._percentile(query, source, keys)
-        return with_ + self._sums(query, source, keys, cuts)
+            args.append(self.metric.quantile)
+        return min((level for level, _ in asked.pieces), key=_WIDEST.index), sql(asked), args
 
-    @property
-    def _columns(self) -> list[str]:
-        measures = ["bin", "n"] if self.metric.quantile is not None else list(self.family.measures)
-        return ["edge", *self.keys, *measures]
-
-    def _ranked(self, query: Query, source: str, labels: list[str]) -> tuple[str, str, list[str]]:
-        """The groups that `top` keeps, and the source with the labels of the others gone."""
-        by = "sum(n)" if self.metric.quantile is not None else self.metric.count
-        if self.metric.adds_up:
-            by = self.metric.value
-        names = ", ".join(labels)
-        same = " AND ".join(f"kept.{each} IS NOT DISTINCT FROM parts.{each}" for each in labels)
-        left = [each for each in self._columns if each not in labels]
-        with_ = (
-            f"WITH parts AS MATERIALIZED (SELECT * FROM {source}), "
-            f"kept AS (SELECT {names}, true AS kept FROM parts GROUP BY {names} "
-            f"ORDER BY {by} DESC NULLS LAST, {names} LIMIT {query.arg(self.top)}) "
-        )
-        chosen = ", ".join(f"CASE WHEN kept.kept THEN parts.{each} END AS {each}" for each in labels)
-        source = (
-            f"(SELECT {', '.join(f'parts.{each}' for each in left)}, {chosen}, kept.kept IS NULL AS rest "
-            f"FROM parts LEFT JOIN kept ON {same}) AS parts"
-        )
-        return with_, source, ["rest"]
-
-    def _sums(self, query: Query, source: str, keys: list[str], cuts: Sequence[datetime]) -> str:
-        value = self.metric.value
-        if "{seconds}" in value:
-            lengths = [(after - before).total_seconds() for before, after in pairwise(cuts)]
-            value = value.replace("{seconds}", f"({query.arg(lengths)}::float8[])[edge]")
-        names = ", ".join(keys)
-        return (
-            f"SELECT * FROM (SELECT {names}, {value} AS value, coalesce({self.metric.count}, 0) AS count "
-            f"FROM {source} GROUP BY {names}) AS found WHERE count > 0 ORDER BY {names}"
-        )
-
-    def _percentile(self, query: Query, source: str, keys: list[str]) -> str:
-        names = ", ".join(keys)
-        return (
-            f"SELECT DISTINCT ON ({names}) {names}, bin AS value, total AS count FROM ("
-            f"SELECT {names}, bin, sum(sum(n)) OVER (PARTITION BY {names} ORDER BY bin) AS up_to, "
-            f"sum(sum(n)) OVER (PARTITION BY {names}) AS total FROM {source} GROUP BY {names}, bin) AS bins "
-            f"WHERE up_to >= {query.arg(self.metric.quantile)}::float8 * total ORDER BY {names}, bin"
-        )
+    def points(self, rows: Sequence[Row], cuts: _Cuts) -> list[MetricPoint]:
+        places = range(1, 1 + len(self.group_by))
+        rest = (REST,) * len(self.group_by) if self.top is not None else None
+        by_seconds, is_bin = "{seconds}" in self.metric.value, self.metric.quantile is not None
+        found = []
+        for row in rows:
+            at, value = cuts.begin(row[0]), row["value"]
+            if value is not None:
+                value = middle_of(value) if is_bin else float(value)
+                if by_seconds:
+                    value /= cuts.seconds(at)
+            labels = tuple([row[place] for place in places])
+            if rest is not None and row["rest"]:
+                labels = rest
+            found.append(MetricPoint(at, labels, value, int(row["count"])))
+        return found
 
 
 _WIDEST = [*ROLLED, Level.RAW]
@@ -343,11 +284,11 @@ def _up(at: datetime, level: Level) -> datetime:
     return _EPOCH - (_EPOCH - at) // level.width * level.width
 
 
-def _uuids(texts: Sequence[str]) -> list[UUID]:
+def _uuids(texts: Sequence[str]) -> list[str]:
     found = []
     for text in texts:
         try:
-            found.append(UUID(text))
+            found.append(str(UUID(text)))
         except ValueError:
             continue  # nothing has such an id
     return found

@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 
 from core import db
 from models.base import Row
-from services.metrics.store import COLUMNS, store_new
+from services.metrics.store import COLUMNS, store_found
 
 BATCH = 5000
 LOG = "log"
@@ -90,7 +90,8 @@ class _Kind:
     which: str
 
     @property
-    def statement(self) -> str:
+    def facts(self) -> str:
+        """The statement that gives the facts, in the order of the table's columns."""
         values = _COMMON | self.values
         chosen = ", ".join(f"{values[name]} AS {name}" for name in COLUMNS[self.table])
         return f"SELECT {chosen} {_EVENTS.format(join=self.join, which=self.which)}"
@@ -211,7 +212,7 @@ async def ingest(reader: str = LOG, *, batch: int = BATCH) -> int | None:
             return 0
         end = (last.xid, last.session_id, last.seq)
         for kind in _KINDS:
-            await store_new(tx, kind.table, await tx.fetch(kind.statement, *place, *end, at.since))
+            await store_found(tx, kind.table, kind.facts, *place, *end, at.since)
         await tx.execute(
             "UPDATE metric_positions SET xid = $2::text::xid8, session_id = $3, seq = $4 WHERE reader = $1",
             reader,

@@ -20,7 +20,7 @@ KEYS = ("organization_id", "dimensions", "at", "labels")
 
 async def roll(*, batch: int = BATCH) -> int:
     """One round: count what is in line, at most `batch` facts of each kind; returns how many were counted."""
-    return sum([await _roll(facts, batch) for facts in _STATEMENTS])
+    return sum([await _roll(facts, batch) for facts in STATEMENTS])
 
 
 async def _roll(facts: str, batch: int) -> int:
@@ -30,7 +30,7 @@ async def _roll(facts: str, batch: int) -> int:
             return 0
         if not await tx.fetchval(f"SELECT EXISTS (SELECT FROM {facts}_pending)"):
             return 0
-        return await tx.fetchval(_STATEMENTS[facts], batch)  # type: ignore[no-any-return]
+        return await tx.fetchval(STATEMENTS[facts], batch)  # type: ignore[no-any-return]
 
 
 def bucket_of(level: Level, column: str = "at") -> str:
@@ -106,4 +106,4 @@ def count_of(packed: str) -> str:
     return f"{packed} & {(1 << _COUNT_BITS) - 1}"
 
 
-_STATEMENTS = {facts: _statement(facts) for facts in dict.fromkeys(family.facts for family in FAMILIES.values())}
+STATEMENTS = {facts: _statement(facts) for facts in dict.fromkeys(family.facts for family in FAMILIES.values())}

@@ -8,8 +8,6 @@ from decimal import Decimal
 from math import isfinite
 from typing import Any
 
-import asyncpg
-
 from core import db
 from models.metrics import COMMON_COLUMNS, FACTS
 
@@ -45,20 +43,19 @@ async def store(tx: db.Transaction, facts: Mapping[str, Sequence[Mapping[str, An
     return stored
 
 
-async def store_new(tx: db.Transaction, table: str, rows: Sequence[Sequence[Any]]) -> int:
-    """As `store`, for rows of one table in the order of COLUMNS, of which nearly always all are new: then they are
-    written without looking whether they are there."""
-    since = await _dropped_before(tx, table)
-    rows = [row for row in rows if row[0] >= since]
-    if not rows:
-        return 0
-    columns = COLUMNS[table]
-    try:
-        await tx.copy(table, columns, rows)
-    except asyncpg.UniqueViolationError:
-        return await _add(tx, table, rows)
-    await tx.copy(f"{table.removesuffix('_facts')}_pending", columns, rows)
-    return len(rows)
+async def store_found(tx: db.Transaction, table: str, statement: str, *args: Any) -> int:
+    """As `store`, for what a statement finds in the database itself, in the order of COLUMNS: nothing of it leaves the
+    server, which takes half the time of a COPY there and back."""
+    since = f"${len(args) + 1}"
+    columns = ", ".join(COLUMNS[table])
+    done = await tx.execute(
+        f"WITH found AS ({statement}), added AS ("
+        f"INSERT INTO {table} ({columns}) SELECT * FROM found WHERE at >= {since} ON CONFLICT DO NOTHING RETURNING *) "
+        f"INSERT INTO {table.removesuffix('_facts')}_pending SELECT * FROM added",
+        *args,
+        await _dropped_before(tx, table),
+    )
+    return int(done.rpartition(" ")[2])
 
 
 async def _add(tx: db.Transaction, table: str, rows: Sequence[Sequence[Any]]) -> int:
