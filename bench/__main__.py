@@ -20,6 +20,7 @@ import orjson
 import uvloop
 
 from bench.measure import Bench
+from bench.metrics import CALLS
 from bench.parts import PARTS, Parts
 from bench.peers import node
 from bench.processes import ROOT, allow_open_files, database_pid, python
@@ -46,6 +47,7 @@ def main() -> None:
         help="sizes of the audience; all rounds are for the one nearest to 500, one round for the others",
     )
     parser.add_argument("--people", type=int, default=PEOPLE, help="how many work in one session together")
+    parser.add_argument("--calls", type=_numbers, default=list(CALLS), help="tool calls that metrics are read of")
     parser.add_argument("--peers", action="store_true", help="also measure servers of Node.js, installed from npm")
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     options = parser.parse_args()
@@ -82,6 +84,7 @@ async def _run(options: argparse.Namespace) -> Report:
                 folder,
                 Report(_machine(node_version), _data(seeded)),
                 peers=options.peers,
+                calls=options.calls,
             )
             gc.freeze()
             gc.disable()  # a pause of the client is not a latency of the server

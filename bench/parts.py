@@ -12,7 +12,7 @@ from pathlib import Path
 
 import asyncpg
 
-from bench import annotated, cases, live_metrics, rooms, templates
+from bench import annotated, cases, live_metrics, metrics, rooms, templates
 from bench.cases import Speaks
 from bench.load import burst
 from bench.measure import CONNECTIONS, Bench, Contestant
@@ -32,6 +32,7 @@ from bench.report import Documents, Report, Streams
 from bench.seed import Seeded
 from bench.statements import StatementLog
 from bench.streams import EVENTS_PER_MESSAGE, Audience
+from core import db
 from integrations.postgres.embedded import EmbeddedPostgres
 
 PARTS = (
@@ -46,6 +47,7 @@ PARTS = (
     "annotations",
     "templates",
     "live_metrics",
+    "metrics",
     "work",
 )
 """In the order in which they are measured: what reads comes first, from rows that nobody has written to."""
@@ -83,6 +85,8 @@ class Parts:
     report: Report
     peers: bool
     """Whether servers of Node.js are measured too."""
+    calls: Sequence[int] = metrics.CALLS
+    """Tool calls of 90 days that metrics are read of."""
 
     async def run(self, parts: set[str], audiences: Sequence[int], *, people: int) -> None:
         """Measure these parts, in their order; `people` is how many work in one session together."""
@@ -104,6 +108,8 @@ class Parts:
             await self._templates()
         if "live_metrics" in parts:
             await self._live_metrics()
+        if "metrics" in parts:
+            await self._metrics()
         if "work" in parts:
             await self._work()
 
@@ -232,6 +238,15 @@ class Parts:
         _say(f"Measuring a catalogue of {templates.TEMPLATES:,} templates …")
         with self._servers(PRODUCT) as [contestant]:
             self.report.templates = await templates.measure(self.bench, self.postgres.dsn, contestant)
+
+    async def _metrics(self) -> None:
+        await db.connect(self.postgres.dsn, pool_size=2)
+        try:
+            self.report.ingest = await metrics.measure_ingest(self.postgres.dsn, 3, _say)
+            for calls in self.calls:
+                self.report.metrics.append(await metrics.measure(self.postgres.dsn, calls, self.bench.rounds, _say))
+        finally:
+            await db.close()
 
     async def _streamed(self, streams: Streams, size: int, rounds: int, *, sessions: int) -> None:
         _say(f"Measuring {size:,} {streams.title} …")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bench import live_metrics, rooms
 from bench.measure import Result, StreamResult, ratio, stream_ratio
+from bench.metrics import IngestFigures, MetricFigures
 
 _MEBIBYTE = 1024 * 1024
 
@@ -50,6 +51,8 @@ class Report:
     """What was looked for, and results."""
     templates: list[tuple[str, list[Result]]] = field(default_factory=list)
     live_metrics: list[live_metrics.Watched] = field(default_factory=list)
+    metrics: list[MetricFigures] = field(default_factory=list)
+    ingest: IngestFigures | None = None
     work: dict[str, float] = field(default_factory=dict)
     """Runs a second of one worker, and its CPU milliseconds a run."""
     notes: list[str] = field(default_factory=list)
@@ -80,6 +83,13 @@ class Report:
         if self.statements:
             rows = [(what, str(small), str(large)) for what, small, large in self.statements]
             parts.append(_table(("SQL statements of one request", "small", "large"), rows))
+        parts += [_metrics(figures) for figures in self.metrics]
+        if self.ingest is not None:
+            share = self.ingest.ingested / self.ingest.copied
+            parts.append(
+                f"Facts of the event log: {self.ingest.ingested:,.0f}/s, {share:.2f} of a bare COPY of the same rows "
+                f"({self.ingest.copied:,.0f}/s)."
+            )
         if self.work:
             parts.append(
                 f"One worker, web idle: {self.work['per_second']:.0f} runs/s from the queue to the answer, "
@@ -107,6 +117,8 @@ class Report:
             "rooms": {result.stream: result.plain() for result in self.rooms},
             "liveMetrics": {result.how: result.plain() for result in self.live_metrics},
             "statements": [list(found) for found in self.statements],
+            "metrics": {str(figures.calls): asdict(figures) for figures in self.metrics},
+            "ingest": self.ingest and asdict(self.ingest),
             "work": self.work,
         }
 
@@ -182,6 +194,16 @@ def _documents(documents: Documents) -> str:
             now, before = memory[result.contestant], documents.memory_before[result.contestant]
             rows.append((*row, f"{now / _MEBIBYTE:.0f}, {(now - before) / _MEBIBYTE:+.0f}"))
     return _table(head, rows)
+
+
+def _metrics(figures: MetricFigures) -> str:
+    rows = [
+        (title, f"{engine * 1000:.1f}", f"{hand * 1000:.1f}", f"**{engine / hand:.2f}**", f"{facts * 1000:.1f}")
+        for title, engine, hand, facts in figures.questions
+    ]
+    rows.append(("12 panels of a dashboard, 24 h, one after the other", f"{figures.dashboard * 1000:.1f}", "", "", ""))
+    head = (f"{figures.calls:,} tool calls", "ms", "by hand, ms", "it ÷ by hand", "by hand of the facts, ms")
+    return f"{_table(head, rows)}\n\nCounted into the rollups: {figures.rolled_per_second:,.0f} facts/s."
 
 
 def _rate(per_second: float, client_bound: bool) -> str:
