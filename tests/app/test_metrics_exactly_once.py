@@ -62,7 +62,7 @@ async def test_killed_workers_and_outages_leave_the_figures_of_an_undisturbed_ru
     connection = await asyncpg.connect(metric_url)
     try:
         await killed_while_it_waits(
-            server, connection, "LOCK TABLE run_pending IN EXCLUSIVE MODE", "INSERT INTO run_facts"
+            server, connection, "LOCK TABLE run_pending IN EXCLUSIVE MODE", "WITH found AS"
         )
         assert await connection.fetchval("SELECT count(*) FROM tool_facts") == 0
         assert await connection.fetchval("SELECT xid::text FROM metric_positions WHERE reader = 'log'") == "0"
