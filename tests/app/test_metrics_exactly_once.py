@@ -61,9 +61,7 @@ async def test_killed_workers_and_outages_leave_the_figures_of_an_undisturbed_ru
     await add_to_the_log(metric_url, organization_id, user_id, 1)
     connection = await asyncpg.connect(metric_url)
     try:
-        await killed_while_it_waits(
-            server, connection, "LOCK TABLE run_pending IN EXCLUSIVE MODE", "WITH found AS"
-        )
+        await killed_while_it_waits(server, connection, "LOCK TABLE run_pending IN EXCLUSIVE MODE", "WITH found AS")
         assert await connection.fetchval("SELECT count(*) FROM tool_facts") == 0
         assert await connection.fetchval("SELECT xid::text FROM metric_positions WHERE reader = 'log'") == "0"
         # A row of the same key, of which nobody knows yet whether it will be there.
