@@ -36,6 +36,10 @@ subscription ($id: ID!, $after: Cursor) {
   }
 }
 """
+SHARE = """
+mutation ($input: ShareSessionTemplateInput!) { shareSessionTemplate(input: $input) { grants { id } } }
+"""
+REVOKE = "mutation ($input: GrantInput!) { revokeGrant(input: $input) { grant { id } } }"
 TESTS = """
 query ($id: ID!) { sessionTemplate(id: $id) {
   tests(newestFirst: true) { totalCount nodes { id status } } publishedVersion { test { id status } }
@@ -401,3 +405,24 @@ async def test_publishing_takes_a_green_test_of_the_very_draft_or_an_admin_s_rea
     again = await client(PUBLISH, input={"templateId": template["id"], "digest": back["draft"]["digest"]})
     assert again["publishSessionTemplate"]["version"]["number"] == 2
     assert (await client(GET, id=template["id"]))["sessionTemplate"]["latestVersion"] == 2
+
+
+async def test_a_stream_of_progress_ends_with_access_to_the_template(people: People) -> None:
+    owner, colleague = people.member.client, people.colleague
+    spec = {
+        "runtime": "script",
+        "approvalRules": [{"tool": "shell", "decision": "ALLOW"}],
+        "messages": ['/tool shell {"command": "sleep 60"}'],
+    }
+    template = await make_template(owner, spec=spec)
+    given = {"templateId": template["id"], "userIds": [colleague.id], "level": "VIEW"}
+    [grant] = (await owner(SHARE, input=given))["shareSessionTemplate"]["grants"]
+    test = (await start(owner, template["id"]))["id"]
+    async with colleague.client.stream(PROGRESS, id=test) as stream:
+        await stream.until("templateTestProgress", lambda p: statuses(p["test"]).get("message:1") == "RUNNING")
+        await owner(REVOKE, input={"grantId": grant["id"]})
+        with pytest.raises(Refused) as refused:
+            while True:
+                await stream.next(within=5)
+    assert refused.value.codes == ["NOT_FOUND"]
+    await owner(CANCEL, input={"testId": test})
