@@ -29,6 +29,7 @@ from integrations.sandbox.usage import disk_bytes, sandbox_usage
 from integrations.seeds.fetcher import Fetcher
 from models.migrate import migrate
 from services.audit_sequencer import Sequencer
+from services.costs.ledger import prune_spending
 from services.identity.housekeeping import remove_stale_credentials
 from services.identity.revocations import revocations
 from services.metrics import retention
@@ -211,6 +212,7 @@ async def _keep_house() -> None:
             await db.execute("DELETE FROM idempotency_keys WHERE created_at < now() - interval '7 days'")
             await prune_session_changes()
             await prune_notifications()
+            await prune_spending()
             await retention.drop_old()
             await retention.compress()
             await prune_reports()

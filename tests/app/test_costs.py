@@ -25,6 +25,7 @@ from services.costs.rates import KINDS
 from tests.app.costing import LATER, MODEL, PAST, Costing, Household, costing
 from tests.clients_of_graph import Client, Json
 from tests.databases import TestServer
+from tests.talking import create, eventually, history, talk
 
 pytestmark = pytest.mark.anyio
 
@@ -127,6 +128,26 @@ async def test_tokens_of_each_kind_are_priced_by_the_built_in_table(home: Househ
     assert Decimal(found["total"]["amounts"]["totalUsd"]) == Decimal("0.007135")
     assert claude["share"] == pytest.approx(0.0070875 / 0.007135)
     assert found["others"] is None
+
+
+async def test_runs_cost_here_what_they_cost_when_they_ran(home: Household) -> None:
+    session = (await create(home.member, runtime="pydantic_ai", model=MODEL))["id"]
+    await talk(home.member, session, "hello")
+    await talk(home.member, session, 'TOOL list_files {"path": "."}')
+    cost = Decimal((await history(home.member, session))["usage"]["costUsd"])
+    now = datetime.now(UTC)
+    around = {"from": (now - timedelta(hours=1)).isoformat(), "to": (now + timedelta(hours=1)).isoformat()}
+
+    async def counted() -> Json | None:
+        found = await costs(home.admin, by=["SESSION", "TOOL"], **around)
+        return found if found["total"]["requests"] == 3 else None
+
+    found = await eventually(counted)
+    assert Decimal(found["total"]["amounts"]["totalUsd"]) == Decimal(found["total"]["recordedUsd"]) == cost
+    by_tool = {group["keys"][1]["value"]: group for group in found["groups"]["nodes"]}
+    assert by_tool.keys() == {None, "list_files"}
+    assert {group["keys"][0]["value"] for group in by_tool.values()} == {session}
+    assert Decimal(by_tool["list_files"]["amounts"]["totalUsd"]) > Decimal(by_tool[None]["amounts"]["totalUsd"])
 
 
 async def test_what_no_table_knows_costs_null_and_is_listed(home: Household) -> None:
