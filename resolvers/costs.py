@@ -34,14 +34,15 @@ from services.costs.breakdown import (
     Amounts,
     Breakdown,
     CostGroup,
-    CostQuestion,
     UnpricedModel,
     break_down,
     unpriced_models,
 )
 from services.costs.prices import built_in_table, price_table, rates_of
+from services.costs.questions import CostQuestion
 from services.costs.rates import Rate
 from services.costs.standing import Standing, frees_at, standings
+from services.costs.whose import HIDDEN
 
 MOST_OTHERS = 1000
 
@@ -95,6 +96,7 @@ class CostKey:
     dimension: str
     value: str | None
     name: str | None
+    hidden: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +204,7 @@ async def keys_of_groups(actor: Actor, parents: Sequence[Any], args: dict[str, A
     wanted: dict[str, set[UUID]] = {}
     for each in parents:
         for dimension, label in zip(each.breakdown.question.group_by, each.group.labels, strict=False):
-            if dimension in _READABLE and label is not None:
+            if dimension in _READABLE and label:
                 wanted.setdefault(dimension, set()).add(UUID(label))
     names: dict[tuple[str, str], str] = {}
     for dimension, ids in wanted.items():
@@ -215,7 +217,12 @@ async def keys_of_groups(actor: Actor, parents: Sequence[Any], args: dict[str, A
         names |= {(dimension, str(id_)): row["name"] for id_, row in found.items()}
     return [
         [
-            CostKey(dimension, _shown(dimension, label), names.get((dimension, label or "")))
+            CostKey(
+                dimension,
+                _shown(dimension, label),
+                names.get((dimension, label or "")),
+                hidden=label == HIDDEN and dimension in _READABLE,
+            )
             for dimension, label in zip(each.breakdown.question.group_by, each.group.labels, strict=False)
         ]
         for each in parents
@@ -223,7 +230,9 @@ async def keys_of_groups(actor: Actor, parents: Sequence[Any], args: dict[str, A
 
 
 def _shown(dimension: str, label: str | None) -> str | None:
-    return encode(_READABLE[dimension][0], UUID(label)) if label is not None and dimension in _READABLE else label
+    if dimension not in _READABLE:
+        return label
+    return encode(_READABLE[dimension][0], UUID(label)) if label else None
 
 
 def _page_of_groups(breakdown: Breakdown, size: int, after: str | None) -> Page[Any]:

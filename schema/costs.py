@@ -33,7 +33,7 @@ from schema.fields import (
 from schema.scalars import BigInt
 from schema.sessions import LazyUser
 from services.costs import tables
-from services.costs.breakdown import CostQuestion
+from services.costs.questions import CostQuestion
 
 
 class CostDimension(StrEnum):
@@ -111,6 +111,10 @@ class CostKey:
     )
     value: str | None = column("The value: a name, or the id of what it is; null for what has none.")
     name: str | None = column("What it is called, where it has an id and you may see it.")
+    hidden: bool = column(
+        "Whether these are all people, or teams, together who may not be told apart: the policy of your organisation "
+        "says who may be."
+    )
 
 
 @object_type
@@ -255,7 +259,8 @@ class CostBreakdown:
 
     @nested(reads.groups_of_breakdowns)
     def groups(self, first: First = None, after: After = None) -> Connection[CostGroup]:
-        """The groups, the dearest first, at most 10,000. Together with `others` they add up to the total."""
+        """The groups, the dearest first, at most 10,000; by name where your organisation does not let people and teams
+        be ordered by their figures. Together with `others` they add up to the total."""
 
     @nested(reads.others_of_breakdowns)
     def others(

@@ -10,8 +10,9 @@ from models.base import JsonField
 from models.costs import BudgetAction, BudgetEventKind, BudgetSubject, BudgetWindow
 from models.notifications import NotificationKind
 
-# A stretch of work's spending, written with its usage; and the same added up by the hour (of UTC), so that a budget of
-# a year is a sum over some thousands of rows. Without a template the id is nil: it belongs to a key.
+# A stretch of work's spending, written with its usage; and the same added up by the hour (of UTC) for its organisation,
+# user and template, so that a budget of a year is a sum over some thousands of rows. In shards, so that runs which end
+# at the same time do not wait for each other. Without a template the id is nil.
 FORWARD = [
     """
     CREATE TABLE spend_entries (
@@ -32,19 +33,15 @@ FORWARD = [
     "WHERE template_id <> '00000000-0000-0000-0000-000000000000'",
     """
     CREATE TABLE spend_hours (
-        organization_id uuid NOT NULL,
+        subject_id uuid NOT NULL,
         hour timestamptz NOT NULL,
-        user_id uuid NOT NULL,
-        template_id uuid NOT NULL,
+        shard smallint NOT NULL,
         cost_usd numeric(18, 9) NOT NULL,
         tokens bigint NOT NULL,
         unpriced int NOT NULL,
-        PRIMARY KEY (organization_id, hour, user_id, template_id)
+        PRIMARY KEY (subject_id, hour, shard)
     )
     """,
-    "CREATE INDEX spend_hours_user ON spend_hours (user_id, hour)",
-    "CREATE INDEX spend_hours_template ON spend_hours (template_id, hour) "
-    "WHERE template_id <> '00000000-0000-0000-0000-000000000000'",
     # What was spent before there were budgets. A run that is under way gets further entries, from 1 on.
     """
     INSERT INTO spend_entries (run_id, segment, organization_id, user_id, template_id, at, cost_usd, tokens)
@@ -58,10 +55,12 @@ FORWARD = [
     WHERE runs.request_count > 0 OR runs.cost_usd IS NOT NULL
     """,
     """
-    INSERT INTO spend_hours (organization_id, hour, user_id, template_id, cost_usd, tokens, unpriced)
-    SELECT organization_id, date_trunc('hour', at, 'UTC'), user_id, template_id, coalesce(sum(cost_usd), 0), sum(tokens),
+    INSERT INTO spend_hours (subject_id, hour, shard, cost_usd, tokens, unpriced)
+    SELECT subjects.id, date_trunc('hour', at, 'UTC'), 0, coalesce(sum(cost_usd), 0), sum(tokens),
         count(*) FILTER (WHERE cost_usd IS NULL)
-    FROM spend_entries GROUP BY 1, 2, 3, 4
+    FROM spend_entries
+    CROSS JOIN LATERAL (VALUES (organization_id), (user_id), (template_id)) AS subjects (id)
+    WHERE subjects.id <> '00000000-0000-0000-0000-000000000000' GROUP BY 1, 2
     """,
     # What a built-in table says of the models that were asked about: the library's next version may say otherwise.
     """

@@ -3,7 +3,8 @@
 Every token of a fact is priced by the rate that held at its time; a fact with a kind of token that has no price is not
 priced at all, and counted as such. The groups of a breakdown add up to its total:
 
-- a person's spending counts for the one of their teams that they joined first;
+- a person's spending counts for the one of their teams that they joined first; who may not be named is in one group
+  with all others who may not be (services/costs/whose.py);
 - a run's spending is split among the tools that it called, by their numbers of calls. What a run without calls has
   spent is in the group without a tool. `runs_usd` is the other way to look at it: all that the runs cost which called
   the tool, so that a run counts for each of its tools.
@@ -12,54 +13,23 @@ priced at all, and counted as such. The groups of a breakdown add up to its tota
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
-from uuid import UUID
 
 from core import db
-from core.errors import BadInput
 from core.permissions import Actor
 from models.base import Query, Row
 from models.costs import ModelPriceTableRow
 from services.costs.prices import ESTIMATED, JOIN_RATES, Pair, price_table, rates_of, rates_sql
+from services.costs.questions import CostQuestion, among, conditions, joins, tools_of_runs
 from services.costs.rates import KINDS, Rate
+from services.costs.whose import Shown, who_is_shown
+from services.metrics.people import PEOPLE_DIMENSIONS
 
 MOST_GROUPS = 10_000
 """What comes after them is in the total, and in `others`."""
-MOST_DIMENSIONS = 3
-MOST_IN_A_FILTER = 1000
-LONGEST_RANGE = timedelta(days=3660)
-CALLS_WITHIN = timedelta(days=7)
-"""Calls this long before and after the range count for the runs in it: a run may have waited for a decision."""
-
-# What a group is told apart by, as SQL.
-DIMENSIONS = {
-    "model": "facts.model",
-    "provider": "facts.provider",
-    "runtime": "facts.runtime",
-    "service": "facts.service",
-    "source": "facts.source",
-    "user": "facts.user_id::text",
-    "session": "facts.session_id::text",
-    "template_version": "facts.template_version_id::text",
-    "template": "versions.template_id::text",
-    "team": "teams.team_id::text",
-    "tool": "calls.tool",
-}
-IDS = frozenset({"user", "session", "template_version", "template", "team"})
-"""Dimensions whose labels are ids."""
-
-_JOINS = {
-    "template": "LEFT JOIN session_template_versions AS versions ON versions.id = facts.template_version_id",
-    "team": (
-        "LEFT JOIN (SELECT DISTINCT ON (team_members.user_id) team_members.user_id, team_members.team_id "
-        "FROM team_members JOIN teams ON teams.id = team_members.team_id WHERE teams.organization_id = {} "
-        "ORDER BY team_members.user_id, team_members.created_at, team_members.team_id) AS teams "
-        "ON teams.user_id = facts.user_id"
-    ),
-}
 _USD = tuple(f"{kind}_usd" for kind in KINDS)
 _TOKENS = tuple(f"{kind}_tokens" for kind in KINDS)
 # Amounts may be split among tools to 15 digits after the point, counts only as a whole.
@@ -67,7 +37,6 @@ _SCALES = dict.fromkeys((*_USD, "estimated_usd", "recorded_usd"), 15) | dict.fro
     (*_TOKENS, "requests", "priced", "unpriced_tokens", "unpriced_requests", "unmeasured_requests", "unrecorded"), 0
 )
 _NO_TOKENS = " AND ".join(f"facts.{name} IS NULL" for name in _TOKENS)
-
 _DROPPED = """
 SELECT dropped_before FROM metric_retention WHERE facts = 'usage' AND level = 'RAW' AND dropped_before > $1
 """
@@ -75,39 +44,6 @@ SELECT dropped_before FROM metric_retention WHERE facts = 'usage' AND level = 'R
 
 class _GroupRow(Row):
     __slots__ = ()
-
-
-@dataclass(frozen=True, slots=True)
-class CostQuestion:
-    """What is asked. `filter` takes values of dimensions, ids as text; None among them stands for what has none."""
-
-    start: datetime
-    end: datetime
-    group_by: Sequence[str] = ()
-    filter: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
-    table_id: UUID | None = None
-    """The prices; None for the organisation's newest."""
-    compare_id: UUID | None = None
-
-    def __post_init__(self) -> None:
-        problems = []
-        if self.start >= self.end:
-            problems.append(("to", "lies after `from`"))
-        elif self.end - self.start > LONGEST_RANGE:
-            problems.append(("to", f"is at most {LONGEST_RANGE.days} days after `from`"))
-        if len(self.group_by) > MOST_DIMENSIONS or len(set(self.group_by)) != len(self.group_by):
-            problems.append(("groupBy", f"names at most {MOST_DIMENSIONS} different dimensions"))
-        problems += [
-            ("groupBy", f"{name[:50]!r} is no dimension of costs: {', '.join(DIMENSIONS)}")
-            for name in {*self.group_by, *self.filter} - DIMENSIONS.keys()
-        ]
-        problems += [
-            (f"filter.{name}", f"takes at most {MOST_IN_A_FILTER} values")
-            for name, values in self.filter.items()
-            if len(values) > MOST_IN_A_FILTER
-        ]
-        if problems:
-            raise BadInput.of_fields(problems)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,20 +148,23 @@ async def break_down(actor: Actor, question: CostQuestion) -> Breakdown:
     other = None
     if question.compare_id is not None:
         other = await price_table(actor, question.compare_id, field="compareWith")
+    shown = await who_is_shown(actor, question)
     used = await _used(actor, question)
     rates = await rates_of(table, used)
     other_rates = await rates_of(other, used) if other is not None else None
     async with db.transaction() as tx:
         # Both sides are of the same facts, whatever is stored in the meantime.
         await tx.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        rows = await _groups(tx, actor, question, rates)
+        rows = await _groups(tx, actor, question, rates, shown)
         others = (
             {}
             if other_rates is None
-            else {_key(row, question): _amounts(row) for row in await _groups(tx, actor, question, other_rates)}
+            else {_key(row, question): _amounts(row) for row in await _groups(tx, actor, question, other_rates, shown)}
         )
     total = _group(next(row for row in rows if row["is_total"]), question, others)
     groups = [_group(row, question, others) for row in rows if not row["is_total"]]
+    if shown is not None and not shown.by_amount:
+        groups.sort(key=lambda group: [_by_name(label, shown) for label in group.labels])
     count = next(row["groups"] for row in rows if row["is_total"])
     dropped = await db.fetchval(_DROPPED, question.start)
     return Breakdown(question, table, other, total, groups, count, dropped)
@@ -233,6 +172,7 @@ async def break_down(actor: Actor, question: CostQuestion) -> Breakdown:
 
 async def unpriced_models(actor: Actor, question: CostQuestion) -> tuple[ModelPriceTableRow, list[UnpricedModel]]:
     """The models that the table has no price for, those with the most tokens first."""
+    await who_is_shown(actor, question)
     table = await price_table(actor, question.table_id, field="priceTable")
     rates = await rates_of(table, await _used(actor, question))
     query = Query()
@@ -249,30 +189,6 @@ async def unpriced_models(actor: Actor, question: CostQuestion) -> tuple[ModelPr
     return table, [UnpricedModel(row["provider"], row["model"], row["tokens"], row["requests"]) for row in rows]
 
 
-def conditions(query: Query, actor: Actor, question: CostQuestion) -> str:
-    """The WHERE over `facts`, tools left aside: whoever is no admin is told of their own usage."""
-    found = [
-        f"facts.organization_id = {query.arg(actor.organization_id)}",
-        f"facts.at >= {query.arg(question.start)}",
-        f"facts.at < {query.arg(question.end)}",
-    ]
-    if not actor.is_admin:
-        found.append(f"facts.user_id = {query.arg(actor.user_id)}")
-    for name, values in question.filter.items():
-        if name != "tool":
-            found.append(_in(query, DIMENSIONS[name], values))
-    return " AND ".join(found)
-
-
-def joins(query: Query, actor: Actor, question: CostQuestion) -> str:
-    """What the dimensions need beside the facts."""
-    return " ".join(
-        join.format(query.arg(actor.organization_id)) if "{}" in join else join
-        for name, join in _JOINS.items()
-        if name in question.group_by or name in question.filter
-    )
-
-
 async def _used(actor: Actor, question: CostQuestion) -> list[Pair]:
     """The models that were used in the range, whatever the filter: there are few."""
     rows = await db.fetch(
@@ -286,12 +202,16 @@ async def _used(actor: Actor, question: CostQuestion) -> list[Pair]:
 
 
 async def _groups(
-    tx: db.Transaction, actor: Actor, question: CostQuestion, rates: Mapping[Pair, Sequence[Rate]]
+    tx: db.Transaction, actor: Actor, question: CostQuestion, rates: Mapping[Pair, Sequence[Rate]], shown: Shown | None
 ) -> list[_GroupRow]:
     query = Query()
     by_tool = "tool" in question.group_by or "tool" in question.filter
     ctes = {"rates": rates_sql(query, rates)}
-    keys = [(f"d{number}", DIMENSIONS[name]) for number, name in enumerate(question.group_by) if name != "tool"]
+    keys = [
+        (f"d{number}", sql if shown is None or name not in PEOPLE_DIMENSIONS else shown.label(query, name))
+        for number, (name, sql) in enumerate(question.dimensions.items())
+        if name != "tool"
+    ]
     if by_tool:
         keys.append(("run_id", "facts.run_id"))
     named = "".join(f"{sql} AS {name}, " for name, sql in keys)
@@ -356,14 +276,12 @@ def _by_tool(query: Query, actor: Actor, question: CostQuestion) -> dict[str, st
         for name, scale in _SCALES.items()
     )
     whole = ", ".join(f"priced.{name} AS whole_{name}" for name in _USD)
-    where = "true" if "tool" not in question.filter else _in(query, "calls.tool", question.filter["tool"])
+    where = "true" if "tool" not in question.filter else among(query, "calls.tool", question.filter["tool"])
     return {
         "calls": (
-            "SELECT run_id, tool, count(*) AS number, sum(count(*)) OVER (PARTITION BY run_id ORDER BY tool) AS up_to, "
-            "sum(count(*)) OVER (PARTITION BY run_id) AS total FROM tool_facts "
-            f"WHERE organization_id = {query.arg(actor.organization_id)} AND run_id IS NOT NULL "
-            f"AND at >= {query.arg(question.start - CALLS_WITHIN)} AND at < {query.arg(question.end + CALLS_WITHIN)} "
-            "GROUP BY run_id, tool"
+            "SELECT *, sum(number) OVER (PARTITION BY run_id ORDER BY tool) AS up_to, "
+            "sum(number) OVER (PARTITION BY run_id) AS total "
+            f"FROM ({tools_of_runs(query, actor, question)}) AS counted"
         ),
         "split": (
             f"SELECT {names}{tool}{parts}, {whole} FROM priced LEFT JOIN calls ON calls.run_id = priced.run_id "
@@ -372,9 +290,9 @@ def _by_tool(query: Query, actor: Actor, question: CostQuestion) -> dict[str, st
     }
 
 
-def _in(query: Query, sql: str, values: Sequence[str | None]) -> str:
-    given = f"{sql} = ANY({query.arg([value for value in values if value is not None])}::text[])"
-    return f"({given} OR {sql} IS NULL)" if None in values else given
+def _by_name(label: str | None, shown: Shown) -> tuple[bool, str]:
+    """Those without a name, and those who are hidden, come last."""
+    return not label, shown.names.get(label or "", label or "")
 
 
 def _key(row: _GroupRow, question: CostQuestion) -> tuple[Any, ...]:

@@ -1,12 +1,15 @@
 """What was spent: written in the transaction of the usage itself, so that no budget ever lags behind.
 
-Each stretch of a run's work is an entry of its own (`spend_entries`), and added to its hour (`spend_hours`). The sum
-over a window is that of the whole hours in it and of the entries at its two ends: exact to the moment, and quick.
+Each stretch of a run's work is an entry of its own (`spend_entries`), and added to the hour of its organisation, its
+user and its template (`spend_hours`), always in this order, so that writers cannot wait for each other in a ring. The
+sum over a window is that of the whole hours in it and of the entries at its two ends: exact to the moment, and quick.
 Template tests count as well: they cost money like everything else.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from uuid import UUID
 
 from core import db
@@ -18,6 +21,9 @@ from services.work import Work
 NOBODY = UUID(int=0)
 """In place of a template, or of the user of an EACH_USER budget, where there is none."""
 
+SHARDS = 16
+"""Rows that the spending of an hour is spread over: runs that end at once seldom meet in one."""
+
 KEPT_DAYS = 400
 """Longer than any budget's window."""
 
@@ -26,15 +32,17 @@ WITH entry AS (
     INSERT INTO spend_entries (run_id, segment, organization_id, user_id, template_id, at, cost_usd, tokens)
     SELECT $1, $2, $3, $4, coalesce((SELECT template_id FROM session_template_versions WHERE id = $5), $9), $6, $7, $8
     ON CONFLICT DO NOTHING RETURNING *
+), hours AS (
+    INSERT INTO spend_hours (subject_id, hour, shard, cost_usd, tokens, unpriced)
+    SELECT subjects.id, date_trunc('hour', at, 'UTC'), $10, coalesce(cost_usd, 0), tokens, (cost_usd IS NULL)::int
+    FROM entry
+    CROSS JOIN LATERAL (VALUES (1, organization_id), (2, user_id), (3, template_id)) AS subjects (place, id)
+    WHERE subjects.id <> $9 ORDER BY subjects.place
+    ON CONFLICT (subject_id, hour, shard) DO UPDATE SET
+        cost_usd = spend_hours.cost_usd + excluded.cost_usd, tokens = spend_hours.tokens + excluded.tokens,
+        unpriced = spend_hours.unpriced + excluded.unpriced
 )
-INSERT INTO spend_hours (organization_id, hour, user_id, template_id, cost_usd, tokens, unpriced)
-SELECT organization_id, date_trunc('hour', at, 'UTC'), user_id, template_id, coalesce(cost_usd, 0), tokens,
-    (cost_usd IS NULL)::int
-FROM entry
-ON CONFLICT (organization_id, hour, user_id, template_id) DO UPDATE SET
-    cost_usd = spend_hours.cost_usd + excluded.cost_usd, tokens = spend_hours.tokens + excluded.tokens,
-    unpriced = spend_hours.unpriced + excluded.unpriced
-RETURNING template_id
+SELECT template_id FROM entry
 """
 
 
@@ -61,27 +69,39 @@ async def spend(work: Work, session: SessionRow, run: RunRow, usage: Usage) -> U
         cost,
         sum(known.values()),
         NOBODY,
+        run["id"].int % SHARDS,
     )
 
 
-def spent_sql(subjects: dict[str, tuple[str, str]], start: str, end: str, columns: dict[str, str]) -> str:
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """SQL of whose spending it is, over `spent`."""
+
+    applies: str
+    """When it is about this sort of subject."""
+    hours: str
+    """The condition on `spend_hours`."""
+    entries: str
+    """The same on `spend_entries`."""
+
+
+def spent_sql(subjects: Collection[Subject], start: str, end: str, columns: Mapping[str, str]) -> str:
     """A SELECT over what was spent from `start` (inclusive) to `end`, both SQL, in one row.
 
-    `subjects` are conditions: {one of a budget's subjects: (condition of when it applies, condition on `spent`)};
-    `columns` what to add up: {name: SQL over `spent.cost_usd`, `spent.tokens`, `spent.unpriced`}.
+    `columns` says what to add up: {name: SQL over `spent.cost_usd`, `spent.tokens`, `spent.unpriced`}.
     """
-    first_hour = f"(date_trunc('hour', {start}, 'UTC') + CASE WHEN date_trunc('hour', {start}, 'UTC') < {start} "
-    first_hour += "THEN interval '1 hour' ELSE interval '0' END)"
+    hour = f"date_trunc('hour', {start}, 'UTC')"
+    first_hour = f"({hour} + CASE WHEN {hour} < {start} THEN interval '1 hour' ELSE interval '0' END)"
     last_hour = f"greatest(date_trunc('hour', {end}, 'UTC'), {first_hour})"
     parts = []
-    for applies, belongs in subjects.values():
+    for subject in subjects:
         parts.append(
-            "SELECT spent.cost_usd, spent.tokens, spent.unpriced FROM spend_hours AS spent "
-            f"WHERE {applies} AND {belongs} AND spent.hour >= {first_hour} AND spent.hour < {last_hour}"
+            "SELECT spent.cost_usd, spent.tokens, spent.unpriced FROM spend_hours AS spent WHERE "
+            f"{subject.applies} AND {subject.hours} AND spent.hour >= {first_hour} AND spent.hour < {last_hour}"
         )
         parts += [
             "SELECT spent.cost_usd, spent.tokens, (spent.cost_usd IS NULL)::int FROM spend_entries AS spent "
-            f"WHERE {applies} AND {belongs} AND {edge}"
+            f"WHERE {subject.applies} AND {subject.entries} AND {edge}"
             for edge in (
                 f"spent.at >= {start} AND spent.at < least({first_hour}, {end})",
                 f"spent.at >= {last_hour} AND spent.at < {end}",

@@ -12,10 +12,10 @@ from core.ids import new_id
 from core.permissions import Actor, Permission
 from models.base import Row
 from models.costs import ModelPriceTableRow
-from services.costs.breakdown import LONGEST_RANGE
 from services.costs.findings import Finding, Ground
 from services.costs.model_rules import cheaper_models, unused_caches
 from services.costs.prices import price_table, rates_of
+from services.costs.questions import LONGEST_RANGE
 from services.costs.session_rules import failed_runs, idle_sessions, large_prompts
 from services.work import write
 

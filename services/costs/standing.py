@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 from core import db
 from models.base import Query, Row
 from models.costs import BudgetRow, BudgetWindow
-from services.costs.ledger import NOBODY, spent_sql
+from services.costs.ledger import NOBODY, Subject, spent_sql
 
 Fetch = Callable[..., Awaitable[list[Any]]]
 
@@ -28,18 +28,80 @@ CASE budgets.window_kind
 END
 """
 # Whose entries count: of a team, those of its members now.
-SUBJECTS = {
-    "ORGANIZATION": ("budgets.subject = 'ORGANIZATION'", "spent.organization_id = budgets.organization_id"),
-    "USER": ("budgets.subject IN ('USER', 'EACH_USER')", "spent.user_id = whose.spender"),
-    "TEAM": (
-        "budgets.subject = 'TEAM'",
-        "spent.user_id = ANY(ARRAY(SELECT user_id FROM team_members WHERE team_id = budgets.team_id))",
+_MEMBERS = "ANY(ARRAY(SELECT user_id FROM team_members WHERE team_id = budgets.team_id))"
+SUBJECTS = (
+    Subject(
+        "budgets.subject = 'ORGANIZATION'",
+        "spent.subject_id = budgets.organization_id",
+        "spent.organization_id = budgets.organization_id",
     ),
-    "TEMPLATE": (
+    Subject(
+        "budgets.subject IN ('USER', 'EACH_USER')",
+        "spent.subject_id = whose.spender",
+        "spent.user_id = whose.spender",
+    ),
+    Subject("budgets.subject = 'TEAM'", f"spent.subject_id = {_MEMBERS}", f"spent.user_id = {_MEMBERS}"),
+    Subject(
         "budgets.subject = 'TEMPLATE'",
+        "spent.subject_id = budgets.template_id",
+        # As the index has it.
         f"spent.template_id = budgets.template_id AND spent.template_id <> '{NOBODY}'",
     ),
+)
+_ROOM = (
+    "(budgets.limit_usd IS NULL OR whose.spent_usd - {0}.usd < budgets.limit_usd) "
+    "AND (budgets.limit_tokens IS NULL OR whose.spent_tokens - {0}.tokens < budgets.limit_tokens)"
+)
+
+
+def _each(table: str, columns: str, where: str) -> str:
+    """What was spent by whichever subject a budget has."""
+    return " UNION ALL ".join(
+        f"SELECT {columns} FROM {table} AS spent WHERE {subject.applies} "
+        f"AND {subject.hours if table == 'spend_hours' else subject.entries} AND {where}"
+        for subject in SUBJECTS
+    )
+
+
+_HOUR = "date_trunc('hour', spent.at, 'UTC')"
+_FIRST_HOUR = "date_trunc('hour', whose.window_start, 'UTC')"
+# The hour in which enough has left, and then the entry in it: a window may have a million entries, and has few hours.
+_LEAVING = f"""
+SELECT whose.number, entry.at
+FROM unnest({{given}}) AS whose (number, budget_id, spender, window_start, spent_usd, spent_tokens)
+JOIN budgets ON budgets.id = whose.budget_id
+CROSS JOIN LATERAL (
+    SELECT hour, usd - own_usd AS usd_before, tokens - own_tokens AS tokens_before FROM (
+        SELECT hour, sum(usd) AS own_usd, sum(tokens) AS own_tokens, sum(sum(usd)) OVER (ORDER BY hour) AS usd,
+            sum(sum(tokens)) OVER (ORDER BY hour) AS tokens
+        FROM (
+            {
+    _each(
+        "spend_entries",
+        f"{_HOUR} AS hour, coalesce(spent.cost_usd, 0) AS usd, spent.tokens",
+        f"spent.at >= whose.window_start AND spent.at < {_FIRST_HOUR} + interval '1 hour'",
+    )
 }
+            UNION ALL
+            {_each("spend_hours", "spent.hour, spent.cost_usd, spent.tokens", f"spent.hour > {_FIRST_HOUR}")}
+        ) AS each_hour GROUP BY hour
+    ) AS hours WHERE {_ROOM.format("hours")} ORDER BY hour LIMIT 1
+) AS hour
+CROSS JOIN LATERAL (
+    SELECT at FROM (
+        SELECT at, hour.usd_before + sum(usd) OVER past AS usd, hour.tokens_before + sum(tokens) OVER past AS tokens
+        FROM (
+            {
+    _each(
+        "spend_entries",
+        "spent.at, coalesce(spent.cost_usd, 0) AS usd, spent.tokens, spent.run_id, spent.segment",
+        "spent.at >= greatest(whose.window_start, hour.hour) AND spent.at < hour.hour + interval '1 hour'",
+    )
+}
+        ) AS entries WINDOW past AS (ORDER BY at, run_id, segment)
+    ) AS entries WHERE {_ROOM.format("entries")} ORDER BY at LIMIT 1
+) AS entry
+"""
 _COLUMNS = {
     "spent_usd": "coalesce(sum(spent.cost_usd), 0)",
     "spent_tokens": "coalesce(sum(spent.tokens), 0)::bigint",
@@ -156,22 +218,7 @@ async def frees_at(fetch: Fetch, found: Sequence[Standing]) -> list[datetime | N
             ("bigint", [standing.spent_tokens for standing in moving]),
         ]
         given = ", ".join(f"{query.arg(values)}::{kind}[]" for kind, values in columns)
-        entries = " UNION ALL ".join(
-            "SELECT spent.at, spent.cost_usd, spent.tokens, spent.run_id, spent.segment FROM spend_entries AS spent "
-            f"WHERE {applies} AND {belongs} AND spent.at >= whose.window_start"
-            for applies, belongs in SUBJECTS.values()
-        )
-        rows = await fetch(
-            "SELECT whose.number, leaving.at FROM "
-            f"unnest({given}) AS whose (number, budget_id, spender, window_start, spent_usd, spent_tokens) "
-            "JOIN budgets ON budgets.id = whose.budget_id CROSS JOIN LATERAL ("
-            "SELECT at FROM (SELECT at, sum(coalesce(cost_usd, 0)) OVER past AS usd, sum(tokens) OVER past AS tokens "
-            f"FROM ({entries}) AS entries WINDOW past AS (ORDER BY at, run_id, segment)) AS past "
-            "WHERE (budgets.limit_usd IS NULL OR whose.spent_usd - past.usd < budgets.limit_usd) "
-            "AND (budgets.limit_tokens IS NULL OR whose.spent_tokens - past.tokens < budgets.limit_tokens) "
-            "ORDER BY at LIMIT 1) AS leaving",
-            *query.args,
-        )
+        rows = await fetch(_LEAVING.format(given=given), *query.args)
         # What leaves the window leaves it when it is older than the window, by however little.
         left = {
             id(moving[row["number"]]): row["at"]

@@ -123,14 +123,12 @@ class Household:
             tokens,
         )
         await db.execute(
-            "INSERT INTO spend_hours (organization_id, hour, user_id, template_id, cost_usd, tokens, unpriced) "
-            "VALUES ($1, date_trunc('hour', $4::timestamptz, 'UTC'), $2, $3, coalesce($5::text::numeric, 0), $6, "
-            "($5::text IS NULL)::int) ON CONFLICT (organization_id, hour, user_id, template_id) DO UPDATE SET "
+            "INSERT INTO spend_hours (subject_id, hour, shard, cost_usd, tokens, unpriced) "
+            "SELECT id, date_trunc('hour', $2::timestamptz, 'UTC'), 0, coalesce($3::text::numeric, 0), $4, "
+            "($3::text IS NULL)::int FROM unnest($1::uuid[]) AS id ON CONFLICT (subject_id, hour, shard) DO UPDATE SET "
             "cost_usd = spend_hours.cost_usd + excluded.cost_usd, tokens = spend_hours.tokens + excluded.tokens, "
             "unpriced = spend_hours.unpriced + excluded.unpriced",
-            self.organization_id,
-            self.user_id(role),
-            UUID(int=0),
+            [self.organization_id, self.user_id(role)],
             moment,
             usd,
             tokens,

@@ -20,7 +20,8 @@ from core import db
 from core.ids import encode
 from core.permissions import Role
 from services.costs import built_in
-from services.costs.breakdown import CostQuestion, break_down
+from services.costs.breakdown import break_down
+from services.costs.questions import CostQuestion
 from services.costs.rates import KINDS
 from tests.app.costing import LATER, MODEL, PAST, Costing, Household, costing
 from tests.clients_of_graph import Client, Json
@@ -33,7 +34,7 @@ AMOUNTS = """
   totalUsd inputUsd outputUsd cacheReadUsd cacheWriteUsd estimatedUsd unpricedTokens unpricedRequests
 """
 GROUP = f"""
-  keys {{ dimension value name }} amounts {{ {AMOUNTS} }} compared {{ {AMOUNTS} }} differenceUsd share
+  keys {{ dimension value name hidden }} amounts {{ {AMOUNTS} }} compared {{ {AMOUNTS} }} differenceUsd share
   inputTokens outputTokens cacheReadTokens cacheWriteTokens requests unmeasuredRequests recordedUsd unrecordedRequests
   costOfRunsUsd
 """
@@ -58,6 +59,9 @@ mutation ($input: UpdatePriceTableInput!) {{ updatePriceTable(input: $input) {{ 
 """
 PUBLISH = f"""
 mutation ($input: PublishPriceTableInput!) {{ publishPriceTable(input: $input) {{ priceTable {{ {TABLE} }} }} }}
+"""
+POLICY = """
+mutation ($input: UpdateAnalyticsPolicyInput!) { updateAnalyticsPolicy(input: $input) { __typename } }
 """
 RATES = """
 query ($model: String!, $provider: String, $table: ID) {
@@ -98,6 +102,10 @@ async def costs(client: Client, **variables: Any) -> Json:
 async def published(client: Client, *rows: Json, note: str = "") -> Json:
     made = (await client(CREATE, input={"rows": list(rows), "note": note}))["createPriceTable"]["priceTable"]
     return (await client(PUBLISH, input={"priceTableId": made["id"]}))["publishPriceTable"]["priceTable"]  # type: ignore[no-any-return]
+
+
+def keyed(breakdown: Json) -> list[tuple[Json, Json]]:
+    return [(group["keys"][0], group) for group in breakdown["groups"]["nodes"]]
 
 
 def labels(breakdown: Json) -> dict[str | None, Json]:
@@ -242,13 +250,16 @@ async def test_a_tool_has_its_part_of_the_runs_that_called_it(home: Household) -
     assert Decimal(by_tool["write"]["costOfRunsUsd"]) > Decimal(by_tool["write"]["amounts"]["totalUsd"])
 
 
-async def test_teams_count_each_person_once_and_names_come_with_ids(home: Household) -> None:
+async def test_teams_count_each_person_once_and_only_crowds_are_shown(home: Household) -> None:
     teams = {}
-    for name, roles in (("Red", (Role.MEMBER,)), ("Blue", (Role.MEMBER, Role.VIEWER))):
+    for name, roles in (
+        ("Red", (Role.MEMBER, Role.ADMIN)),
+        ("Blue", (Role.MEMBER, Role.VIEWER)),
+        ("Green", (Role.MEMBER, Role.VIEWER)),
+    ):
         teams[name] = await db.fetchval(
             "INSERT INTO teams (id, organization_id, name, slug, created_at) "
-            "VALUES (gen_random_uuid(), $1, $2::text, lower($2::text), now()) "
-            "RETURNING id",
+            "VALUES (gen_random_uuid(), $1, $2::text, lower($2::text), now()) RETURNING id",
             home.organization_id,
             name,
         )
@@ -260,21 +271,52 @@ async def test_teams_count_each_person_once_and_names_come_with_ids(home: Househ
                 home.user_id(role),
             )
     await home.facts(
-        {"input_tokens": 1_000_000},
-        {"input_tokens": 2_000_000, "user_id": home.user_id(Role.VIEWER)},
-        {"input_tokens": 10, "user_id": None},
+        {"input_tokens": 1_000},
+        {"input_tokens": 200, "user_id": home.user_id(Role.ADMIN)},
+        {"input_tokens": 30, "user_id": home.user_id(Role.VIEWER)},
+        {"input_tokens": 4, "user_id": home.user_id(Role.OWNER)},
+        {"input_tokens": 500_000, "user_id": None},
     )
+    await home.admin(POLICY, input={"floor": 2})
     found = await costs(home.admin, by=["TEAM"])
-    assert {group["keys"][0]["name"]: group["inputTokens"] for group in found["groups"]["nodes"]} == {
-        "Red": 1_000_000,
-        "Blue": 2_000_000,
-        None: 10,
+    # Of Blue only one person counts, who is with those without a team; of Green nobody does.
+    assert {(key["name"], key["hidden"]): group["inputTokens"] for key, group in keyed(found)} == {
+        ("Red", False): 1200,
+        (None, True): 34,
+        (None, False): 500_000,
     }
-    blue = encode("team", teams["Blue"])
-    narrowed = await costs(home.admin, by=["USER", "MODEL"], filter={"teamIds": [blue]})
-    [group] = narrowed["groups"]["nodes"]
-    assert [key["value"] for key in group["keys"]] == [home.user(Role.VIEWER), MODEL]
-    assert group["keys"][0]["name"] == "Demo Viewer"
+    assert found["total"]["inputTokens"] == 501_234
+    red, blue = (encode("team", teams[name]) for name in ("Red", "Blue"))
+    assert (await costs(home.admin, filter={"teamIds": [red]}))["total"]["inputTokens"] == 1200
+    given = {"from": PAST.isoformat(), "to": LATER.isoformat(), "filter": {"teamIds": [blue]}}
+    assert (await home.admin.refused(BREAKDOWN, **given)).codes == ["FORBIDDEN"]
+    window = {"from": PAST.isoformat(), "to": LATER.isoformat()}
+    assert (await home.admin.refused(BREAKDOWN, **window, by=["TEAM", "USER"])).codes == ["BAD_INPUT"]
+
+
+async def test_people_are_named_where_the_organisation_says_so_and_in_the_order_it_allows(home: Household) -> None:
+    await home.facts(
+        {"input_tokens": 1_000},
+        {"input_tokens": 20, "user_id": home.user_id(Role.ADMIN)},
+        {"input_tokens": 300, "user_id": home.user_id(Role.VIEWER)},
+    )
+    window = {"from": PAST.isoformat(), "to": LATER.isoformat()}
+    shy = await costs(home.admin, by=["USER"])
+    assert [(key["value"], key["hidden"], group["inputTokens"]) for key, group in keyed(shy)] == [
+        (home.user(Role.ADMIN), False, 20),
+        (None, True, 1300),
+    ]
+    one = {"userIds": [home.user(Role.MEMBER)]}
+    assert (await home.admin.refused(BREAKDOWN, **window, filter=one)).codes == ["FORBIDDEN"]
+    await home.admin(POLICY, input={"individuals": "ADMINS"})
+    by_name = await costs(home.admin, by=["USER"])
+    assert [key["name"] for key, _ in keyed(by_name)] == ["Demo Admin", "Demo Member", "Demo Viewer"]
+    await home.admin(POLICY, input={"ranking": "ALLOWED"})
+    ranked = await costs(home.admin, by=["USER", "MODEL"])
+    assert [key["name"] for key, _ in keyed(ranked)] == ["Demo Member", "Demo Viewer", "Demo Admin"]
+    assert (await costs(home.admin, filter=one))["total"]["inputTokens"] == 1000
+    mine = await costs(home.member, by=["USER"], filter=one)
+    assert mine["total"]["inputTokens"] == 1000
 
 
 async def test_groups_are_pages_and_the_others_are_the_rest(home: Household) -> None:
