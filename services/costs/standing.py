@@ -179,7 +179,12 @@ def month_end(start: datetime, timezone: str) -> datetime:
 async def standings_of_run(
     fetch: Fetch, organization_id: UUID, user_id: UUID, template_id: UUID | None, at: datetime
 ) -> list[Standing]:
-    """All budgets that a run of this user from this template is paid from: one statement."""
+    """All budgets that a run of this user from this template is paid from: one statement, and a short one before it:
+    most organisations have none."""
+    if not await fetch(
+        "SELECT 1 FROM budgets WHERE organization_id = $1 AND removed_at IS NULL LIMIT 1", organization_id
+    ):
+        return []
     query = Query()
     moment, spender = query.arg(at), query.arg(user_id)
     where = (

@@ -458,7 +458,7 @@ async def test_the_same_key_makes_one_budget_and_a_removed_one_refuses_nothing(h
     assert created["user"]["id"] == home.user(Role.ADMIN)
 
 
-async def test_the_check_before_a_run_is_one_statement(home: Household) -> None:
+async def test_the_check_before_a_run_is_two_statements_however_many_budgets_there_are(home: Household) -> None:
     for number in range(5):
         await budget(home.admin, name=f"b{number}", window="MONTH" if number % 2 else "HOURS")
     seen: list[str] = []
@@ -467,4 +467,4 @@ async def test_the_check_before_a_run_is_one_statement(home: Household) -> None:
         found = await standings_of_run(db.fetch, home.organization_id, home.user_id(Role.MEMBER), NOBODY, clock.now())
     finally:
         db.queries_seen.reset(token)
-    assert (len(found), len(seen)) == (5, 1)
+    assert (len(found), len(seen)) == (5, 2)
