@@ -14,6 +14,7 @@ from core.paging import Page
 from core.permissions import Actor, Permission
 from models.annotations import AnnotationComment, AnnotationCommentRow, AnnotationThread, AnnotationThreadRow
 from models.base import Query, Row, Scope
+from models.costs import Budget, BudgetRow
 from models.handoffs import Handoff, HandoffRow
 from models.identity import User, UserRow
 from models.notifications import Notification, NotificationKind, NotificationPreference, NotificationRow
@@ -137,6 +138,7 @@ SUBJECTS: Mapping[str, Subject] = {
     "AnnotationThread": Subject("annotation_threads", AnnotationThreadRow, AnnotationThread.visible_to),
     "AnnotationComment": Subject("annotation_comments", AnnotationCommentRow, AnnotationComment.visible_to),
     "SessionTemplate": Subject("session_templates", TemplateRow, SessionTemplate.visible_to, Permission.TEMPLATES_READ),
+    "Budget": Subject("budgets", BudgetRow, Budget.visible_to, Permission.METRICS_READ),
     "User": Subject("users", UserRow, User.visible_to, Permission.MEMBERS_READ),
 }
 """By the kind that `Work.notify` is given. What is not here is told without its subject."""

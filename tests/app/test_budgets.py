@@ -49,7 +49,7 @@ query ($id: ID) {
   }
 }
 """
-INBOX = "{ viewer { notifications { nodes { kind title body session { id } } } } }"
+INBOX = "{ viewer { notifications { nodes { kind title body session { id } subject { id } } } } }"
 
 
 @pytest.fixture(scope="module")
@@ -312,7 +312,7 @@ async def test_a_threshold_is_told_of_once_whoever_comes_first(home: Household) 
     [one] = await told(home.admin)
     assert one["title"] == "The budget “Month” is at 50% of its limit"
     assert "$5 of $10" in one["body"]
-    assert one["session"] is None
+    assert (one["session"], one["subject"]) == (None, {"id": found["id"]})
     assert await told(home.member) == []
     await home.spent("6")
     await asyncio.gather(*(watch(*args) for _ in range(6)))
