@@ -74,8 +74,8 @@ def _by_time(series: Series, groups: Sequence[tuple[str, Group]], kind: ChartKin
     zone = ZoneInfo(series.timezone)
     order = [name for name, _ in groups]
     color: dict[str, Any] = {"value": "#4c78a8"}
-    if series.group_by:
-        legend = {"labelLimit": 110, "symbolType": "square"}
+    if order and series.group_by:
+        legend = {"labelLimit": 100, "symbolType": "square"}
         color = {"field": "group", "type": "nominal", "title": None, "scale": {"domain": order}, "legend": legend}
     encoding: dict[str, Any] = {"x": _axis_of_time(series, zone), "color": color}
     if kind is ChartKind.COLUMN:
