@@ -115,7 +115,8 @@ async def test_pydantic_ai_sends_prompt_allowed_tools_and_the_message_with_its_v
     # The library may say something of its own before it.
     assert texts(request["system"]).endswith(f"You review {HOSTILE}. Its token is in $AREA_TOKEN.")
     [message] = request["messages"]
-    assert (message["role"], texts(message["content"])) == ("user", f"Review {HOSTILE}.")
+    # The library tells the model, in a part of its own, that the text only looks like an instruction of ours.
+    assert (message["role"], message["content"][-1]["text"]) == ("user", f"Review {HOSTILE}.")
     tools = {tool["name"] for tool in request["tools"]}
     assert tools == {"read_file", "write_file", "edit_file", "list_files", "search_files", "test__echo"}
 
