@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from app.seed import first_admin, seed
+from app.seed_templates import seed_templates
 from app.serve import listen, serve, server_for, tune_memory
 from app.web import WebApp, connecting
 from app.wiring import Program, make_home, prepare_database, working
@@ -55,7 +56,18 @@ async def _beside(program: Program, settings: Settings, started: float) -> Async
     async with working(program):
         await seed(say)
         await greet(settings, started)
-        yield
+        # Their tests take a few seconds, for which nobody has to wait.
+        templates = asyncio.create_task(_templates())
+        try:
+            yield
+        finally:
+            templates.cancel()
+            await asyncio.gather(templates, return_exceptions=True)
+
+
+async def _templates() -> None:
+    if (owner := await first_admin()) is not None:
+        await seed_templates(owner)
 
 
 async def greet(settings: Settings, started: float) -> None:
