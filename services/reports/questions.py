@@ -13,7 +13,7 @@ from pydantic.alias_generators import to_camel
 from core.errors import BadInput
 from models.metrics import FACTS
 from models.reports import ReportFormat, ReportKind
-from services.costs.breakdown import CostQuestion
+from services.costs.questions import CostQuestion
 from services.metrics.calendar import BucketName, RangeName, range_of
 from services.metrics.labels import to_table
 from services.metrics.questions import Question, check, check_range, checked_filter
