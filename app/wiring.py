@@ -22,12 +22,16 @@ from core.errors import Unavailable
 from core.settings import Settings
 from integrations import charts
 from integrations.agents.registry import Agents, agents, default_runtime
+from integrations.alerts.alertmanager import AlertmanagerSender
+from integrations.alerts.base import AlertSender
+from integrations.alerts.webhook import WebhookSender
 from integrations.durable.dbos_queue import DurableQueue
 from integrations.notify.base import Notifier
 from integrations.notify.smtp import SmtpNotifier, SmtpServer
 from integrations.sandbox.usage import disk_bytes, sandbox_usage
 from integrations.seeds.fetcher import Fetcher
 from models.migrate import migrate
+from models.monitors import AlertChannelKind
 from services.audit_sequencer import Sequencer
 from services.costs.ledger import prune_spending
 from services.identity.housekeeping import remove_stale_credentials
@@ -35,6 +39,9 @@ from services.identity.revocations import revocations
 from services.metrics import retention
 from services.metrics.metering import Metering
 from services.metrics.resources import Sampler, Sandboxes, installation_sampler
+from services.monitors.delivery import AlertDeliverer
+from services.monitors.evaluation import Evaluator
+from services.monitors.pruning import prune_monitors
 from services.notifications.delivery import Deliverer
 from services.notifications.inbox import prune_notifications
 from services.parts import Parts, install
@@ -96,6 +103,7 @@ async def connected(settings: Settings, database_url: str) -> AsyncIterator[Prog
             executor_id=f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}",
             draw_chart=charts.pdf,
             notifiers={notifier.name: notifier for notifier in _notifiers(settings)},
+            alert_senders=_alert_senders(settings),
         )
         install(parts)
         stack.callback(install, None)
@@ -120,6 +128,7 @@ async def working(program: Program) -> AsyncIterator[None]:
         executor.execute, per_worker=settings.worker_concurrency, per_organization=settings.organization_concurrency
     )
     deliverer = Deliverer()
+    evaluator, alerts = Evaluator(), AlertDeliverer()
     executor.start()
     sequencer.start()
     counting = (Metering(), installation_sampler(), Sampler([Sandboxes(sandbox_usage, disk_bytes)]))
@@ -129,6 +138,8 @@ async def working(program: Program) -> AsyncIterator[None]:
     tester.start()
     reporter = Reporter()
     reporter.start()
+    evaluator.start()
+    alerts.start()
     if program.parts.notifiers:
         deliverer.start()
     house = asyncio.create_task(_keep_house())
@@ -139,7 +150,7 @@ async def working(program: Program) -> AsyncIterator[None]:
         await asyncio.gather(house, return_exceptions=True)
         await tester.stop()
         await reporter.stop()
-        await deliverer.stop()
+        await asyncio.gather(deliverer.stop(), evaluator.stop(), alerts.stop())
         for each in counting:
             await each.stop()
         await program.queue.stop(DRAIN_SECONDS)
@@ -189,6 +200,15 @@ def _notifiers(settings: Settings) -> list[Notifier]:
     return [SmtpNotifier(SmtpServer.of(settings.smtp_url.get_secret_value()), settings.smtp_from)]
 
 
+def _alert_senders(settings: Settings) -> dict[str, AlertSender]:
+    """What takes alerts, by the kind of channel."""
+    private = settings.allow_private_networks
+    return {
+        AlertChannelKind.WEBHOOK: WebhookSender(allow_private=private),
+        AlertChannelKind.ALERTMANAGER: AlertmanagerSender(allow_private=private),
+    }
+
+
 async def _check_key(vault: Vault) -> None:
     """What one process seals and signs, all others must open: the first one's key is everybody's."""
     try:
@@ -216,6 +236,7 @@ async def _keep_house() -> None:
             await retention.drop_old()
             await retention.compress()
             await prune_reports()
+            await prune_monitors()
         except Exception:
             logger.exception("Housekeeping failed; it is tried again in an hour.")
         await asyncio.sleep(HOUSEKEEPING_SECONDS)

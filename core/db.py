@@ -98,6 +98,7 @@ def tortoise_config(
                     "models.costs",
                     "models.analytics",
                     "models.reports",
+                    "models.monitors",
                 ],
                 "migrations": "models.migrations",
                 "default_connection": "default",

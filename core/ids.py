@@ -48,6 +48,7 @@ PREFIXES = {
     "Monitor": "mon",
     "MonitorIncident": "inc",
     "AlertChannel": "alc",
+    "AlertDelivery": "ald",
     "MonitorSilence": "sil",
     "ReportDefinition": "rep",
     "TelemetryService": "tel",

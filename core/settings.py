@@ -89,7 +89,9 @@ class Settings(BaseSettings):
         "auto", description="How tools and stdio servers are confined; auto uses bubblewrap where it works."
     )
     allow_private_networks: bool = Field(
-        False, description="Whether URLs that users give (MCP servers) may lead to private and loopback addresses."
+        False,
+        description="Whether URLs that users give (MCP servers, alert channels) may lead to private and loopback "
+        "addresses.",
     )
     sandbox_read_paths: tuple[Path, ...] = Field(
         (), description="Further folders that confined tools and servers may read: a JSON list of absolute paths."

@@ -24,6 +24,7 @@ class NotificationKind(StrEnum):
     RUN_FINISHED = "RUN_FINISHED"
     REPORT = "REPORT"
     BUDGET = "BUDGET"
+    MONITOR = "MONITOR"
 
 
 class EmailMode(StrEnum):
@@ -52,6 +53,7 @@ DEFAULT_EMAIL = {
     NotificationKind.RUN_FINISHED: EmailMode.OFF,
     NotificationKind.REPORT: EmailMode.IMMEDIATE,
     NotificationKind.BUDGET: EmailMode.IMMEDIATE,
+    NotificationKind.MONITOR: EmailMode.IMMEDIATE,
 }
 """For those who have said nothing of a kind. In the inbox they have everything."""
 

@@ -158,6 +158,14 @@ def user_in(column: str) -> Batch:
     return batch
 
 
+async def users_by_ids(actor: Actor, ids: Sequence[UUID]) -> list[UserRow]:
+    """These users in order, as far as the actor may see them. Others than oneself take MEMBERS_READ."""
+    if set(ids) - {actor.user_id}:
+        actor.require(Permission.MEMBERS_READ)
+    found = await reading.by_ids("users", UserRow, User.visible_to(actor), set(ids))
+    return [found[id_] for id_ in ids if id_ in found]
+
+
 user_of = user_in("user_id")
 organization_of = parent("organizations", OrganizationRow, "organization_id", Organization.visible_to)
 

@@ -17,6 +17,7 @@ from models.base import Query, Row, Scope
 from models.costs import Budget, BudgetRow
 from models.handoffs import Handoff, HandoffRow
 from models.identity import User, UserRow
+from models.monitors import Monitor, MonitorIncident, MonitorIncidentRow, MonitorRow
 from models.notifications import Notification, NotificationKind, NotificationPreference, NotificationRow
 from models.sessions import ApprovalRow, MessageRow, RunRow, Session, SessionRow, in_visible_session
 from models.templates import SessionTemplate, TemplateRow
@@ -140,6 +141,10 @@ SUBJECTS: Mapping[str, Subject] = {
     "SessionTemplate": Subject("session_templates", TemplateRow, SessionTemplate.visible_to, Permission.TEMPLATES_READ),
     "Budget": Subject("budgets", BudgetRow, Budget.visible_to, Permission.METRICS_READ),
     "User": Subject("users", UserRow, User.visible_to, Permission.MEMBERS_READ),
+    "Monitor": Subject("monitors", MonitorRow, Monitor.visible_to, Permission.METRICS_READ),
+    "MonitorIncident": Subject(
+        "monitor_incidents", MonitorIncidentRow, MonitorIncident.visible_to, Permission.METRICS_READ
+    ),
 }
 """By the kind that `Work.notify` is given. What is not here is told without its subject."""
 

@@ -25,6 +25,8 @@ from schema.identity import IdentityQuery
 from schema.identity_writes import IdentityMutation
 from schema.mcp_servers import McpServerMutation, McpServerQuery
 from schema.metrics import MetricQuery, MetricSubscription
+from schema.monitor_writes import MonitorMutation
+from schema.monitors import MonitorQuery, MonitorSubscription
 from schema.node import NodeQuery
 from schema.notifications import NotificationMutation, NotificationSubscription
 from schema.people import PeopleMutation, PeopleQuery
@@ -71,6 +73,7 @@ QUERIES: Sequence[type] = (
     MetricQuery,
     PeopleQuery,
     ActivityFeedQuery,
+    MonitorQuery,
     AuditQuery,
     CostQuery,
     ReportQuery,
@@ -102,6 +105,7 @@ MUTATIONS: Sequence[type] = (
     BudgetMutation,
     RecommendationMutation,
     PeopleMutation,
+    MonitorMutation,
 )
 SUBSCRIPTIONS: Sequence[type] = (
     SessionSubscription,
@@ -110,6 +114,7 @@ SUBSCRIPTIONS: Sequence[type] = (
     NotificationSubscription,
     MetricSubscription,
     TemplateTestSubscription,
+    MonitorSubscription,
 )
 
 enum_type(

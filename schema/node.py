@@ -19,6 +19,7 @@ from resolvers import (
     handoffs,
     identity,
     mcp_servers,
+    monitors,
     notifications,
     reports,
     sessions,
@@ -64,6 +65,11 @@ READS: dict[str, tuple[Permission, Read]] = {
     "rep": (Permission.METRICS_READ, reports.definition),
     "rpr": (Permission.METRICS_READ, reports.report),
     "tel": (Permission.METRICS_READ, telemetry.telemetry_service),
+    "mon": (Permission.METRICS_READ, monitors.monitor),
+    "inc": (Permission.METRICS_READ, monitors.incident),
+    "sil": (Permission.METRICS_READ, monitors.silence),
+    "alc": (Permission.MONITORS_MANAGE, monitors.channel),
+    "ald": (Permission.METRICS_READ, monitors.delivery),
 }
 
 

@@ -47,6 +47,7 @@ NotificationKind = enum_type(
         "RUN_FINISHED": "A run that you started failed, or is done after more than half a minute.",
         "BUDGET": "A budget is used up, or comes close to it.",
         "REPORT": "A report of yours, or one for you, is ready or could not be made.",
+        "MONITOR": "An incident of a monitor began, lasts, or is over; or a monitor or a channel of yours stopped.",
     },
 )
 EmailMode = enum_type(

@@ -11,6 +11,7 @@ from core.bus import Bus
 from core.crypto import Vault
 from core.settings import Settings
 from integrations.agents.base import McpServerSpec, Runtime
+from integrations.alerts.base import AlertSender
 from integrations.durable.base import RunQueue
 from integrations.mcp.base import McpInspection
 from integrations.notify.base import Notifier
@@ -48,6 +49,8 @@ class Parts:
     draw_chart: DrawChart
     notifiers: Mapping[str, Notifier] = field(default_factory=dict)
     """By their names, those that are configured."""
+    alert_senders: Mapping[str, AlertSender] = field(default_factory=dict)
+    """By the kind of channel."""
 
 
 _installed: Parts | None = None

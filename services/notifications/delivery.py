@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import NAMESPACE_OID, UUID, uuid5
 
 from core import db
-from core.bus import BusSubscription
-from core.errors import SlowConsumer, Unavailable
 from core.ids import encode
 from integrations.notify.base import Envelope, NotDelivered, Notice, Recipient, Undeliverable
 from models.base import Row
 from services.notifications.recipients import IS_PARTY, SEES_SESSION
 from services.notifications.telling import DELIVERIES
+from services.outbox import Loop, retry_after
 from services.parts import parts
 
 logger = logging.getLogger(__name__)
@@ -30,13 +28,8 @@ AT_ONCE = 8
 SEND_SECONDS = 60.0
 LEASE_SECONDS = 120
 MOST_ATTEMPTS = 10
-FIRST_RETRY_SECONDS = 30.0
-LONGEST_RETRY_SECONDS = 3600.0
 MOST_IN_A_DIGEST = 50
 
-_POLL_SECONDS = 2.0
-_RETRY_SECONDS = 5.0
-_STOP_SECONDS = 5.0
 _DIGEST_LOCK = 0x64696765
 """Advisory lock of whoever puts digests together: two workers at it would send a user two."""
 
@@ -106,60 +99,11 @@ class _Outcome:
     wait: float = 0.0
 
 
-class Deliverer:
-    """Runs in every worker that has a notifier, from `start` to `stop`."""
+class Deliverer(Loop):
+    """Runs in every worker that has a notifier."""
 
     def __init__(self) -> None:
-        self._task: asyncio.Task[None] | None = None
-        self._stopping = asyncio.Event()
-
-    def start(self) -> None:
-        """Begin, as a task of the running loop. The database must be connected and the parts installed."""
-        assert self._task is None, "it runs already"
-        self._stopping.clear()
-        self._task = asyncio.create_task(self._run(), name="notification deliverer")
-
-    async def stop(self) -> None:
-        """End when what is being sent has gone out, or after a few seconds: then its claims run out."""
-        if self._task is not None:
-            self._stopping.set()
-            await asyncio.wait({self._task}, timeout=_STOP_SECONDS)
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
-
-    async def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                async with parts().bus.subscribe(DELIVERIES) as notices:
-                    while not self._stopping.is_set():
-                        if not await deliver_once():
-                            await self._woken(notices)
-            except SlowConsumer:
-                continue  # so many notices say no more than one
-            except Exception:
-                logger.exception("Notifications are not sent for a moment.")
-                await self._pause(_RETRY_SECONDS)
-
-    async def _woken(self, notices: BusSubscription) -> None:
-        stopping = asyncio.ensure_future(self._stopping.wait())
-        notice = asyncio.ensure_future(notices.next(_POLL_SECONDS))
-        try:
-            await asyncio.wait({stopping, notice}, return_when=asyncio.FIRST_COMPLETED)
-            if notice.done() and isinstance(notice.exception(), Unavailable):
-                await self._pause(_POLL_SECONDS)  # the bus is gone before us; the deliveries are not
-            elif notice.done():
-                notice.result()
-        finally:
-            for waiting in (stopping, notice):
-                waiting.cancel()
-            await asyncio.gather(stopping, notice, return_exceptions=True)
-
-    async def _pause(self, seconds: float) -> None:
-        try:
-            await asyncio.wait_for(self._stopping.wait(), seconds)
-        except TimeoutError:
-            pass
+        super().__init__("notification deliverer", deliver_once, woken_by=DELIVERIES)
 
 
 async def deliver_once() -> int:
@@ -233,12 +177,7 @@ def _outcome(error: NotDelivered | None, attempt: int) -> _Outcome:
     reason = str(error).replace("\0", "")[:500]
     if isinstance(error, Undeliverable) or attempt >= MOST_ATTEMPTS:
         return _Outcome("FAILED", reason)
-    return _Outcome("PENDING", reason, _retry_after(attempt))
-
-
-def _retry_after(attempt: int) -> float:
-    """Exponential, and spread, so that what failed together does not come again together."""
-    return min(FIRST_RETRY_SECONDS * 2.0 ** (attempt - 1), LONGEST_RETRY_SECONDS) * random.uniform(0.5, 1.5)
+    return _Outcome("PENDING", reason, retry_after(attempt))
 
 
 def _envelope(user_id: UUID, rows: Sequence[Row]) -> Envelope:

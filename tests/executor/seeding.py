@@ -8,6 +8,7 @@ from uuid import UUID
 from core import db
 from core.ids import encode
 from core.permissions import Role
+from tests.executor.seeding_monitors import seed_monitors
 from tests.services.identity_help import House, a_house
 
 
@@ -174,6 +175,7 @@ async def a_full_house(name: str = "Acme", *, sessions: int = 12, messages: int 
     await _make_templates(house, users)
     await _trust(house, users)
     await _count(house)
+    await seed_monitors(organization, users)
     return house
 
 

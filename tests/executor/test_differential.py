@@ -155,6 +155,8 @@ async def ids() -> dict[str, list[str]]:
         "ses": "sessions", "msg": "messages", "run": "runs", "tex": "tool_executions", "apr": "approvals",
         "usr": "users", "org": "organizations", "ant": "annotation_threads", "com": "annotation_comments",
         "sco": "scores", "gra": "grants", "lnk": "share_links", "ntf": "notifications", "hof": "handoffs",
+        "mon": "monitors", "inc": "monitor_incidents", "sil": "monitor_silences", "alc": "alert_channels",
+        "ald": "alert_deliveries",
     }  # fmt: skip
     return {
         prefix: [encode(prefix, row["id"]) for row in await db.fetch(f"SELECT id FROM {table} ORDER BY id LIMIT 20")]

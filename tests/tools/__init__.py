@@ -1,4 +1,4 @@
-"""Programs that tests need beside Python packages: Redis, bubblewrap, Chromium, Node.js and what runs on it.
+"""Programs that tests need beside Python packages: Redis, bubblewrap, Chromium, Alertmanager, Node.js and its packages.
 
 `python -m tests.tools` fetches what is missing, without root, into .tools and node_modules folders. `make test` does
 so first, and puts .tools/bin on the PATH. Fixtures ask the functions here, which say what to do where one is missing.
@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / ".tools"
 BIN = TOOLS / "bin"
 
+ALERTMANAGER_NAMES = ("prometheus-alertmanager", "alertmanager")
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -40,6 +41,11 @@ def bubblewrap_path() -> Path:
 def chromium_path() -> Path:
     """A Chromium, or Chrome, to be run headless. Raises MissingTool."""
     return _found(*CHROMIUM_NAMES)
+
+
+def alertmanager_path() -> Path:
+    """Prometheus' Alertmanager. Raises MissingTool."""
+    return _found(*ALERTMANAGER_NAMES)
 
 
 def node_path() -> Path:

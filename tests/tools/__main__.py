@@ -6,7 +6,17 @@ import subprocess
 import sys
 
 from integrations.postgres import timescaledb
-from tests.tools import BIN, CHROMIUM_NAMES, ROOT, TOOLS, MissingTool, node_path, npm_install, search
+from tests.tools import (
+    ALERTMANAGER_NAMES,
+    BIN,
+    CHROMIUM_NAMES,
+    ROOT,
+    TOOLS,
+    MissingTool,
+    node_path,
+    npm_install,
+    search,
+)
 
 # Program -> (names it may have, packages of Debian that bring it)
 PACKAGED = {
@@ -14,6 +24,7 @@ PACKAGED = {
     "bwrap": (("bwrap",), ("bubblewrap",)),
     "pgrep": (("pgrep",), ("procps",)),
     "chromium": (CHROMIUM_NAMES, ("chromium", "fonts-dejavu-core")),
+    "prometheus-alertmanager": (ALERTMANAGER_NAMES, ("prometheus-alertmanager",)),
 }
 DEBS = TOOLS / "debs"
 
@@ -62,7 +73,13 @@ def write_wrapper(program: str) -> None:
             f"<cachedir>{TOOLS}/fontcache</cachedir></fontconfig>\n"
         )
         lines.append(f"export FONTCONFIG_FILE='{fonts}'")
-    lines.append(f"exec '{target}' \"$@\"")
+    command = f"'{target}'"
+    if program == "prometheus-alertmanager":
+        # Debian's looks for its template in one place only.
+        templates = DEBS / "usr/share/prometheus"
+        mounts = f"--dev-bind / / --tmpfs /usr/share --ro-bind '{templates}' /usr/share/prometheus"
+        command = f"'{search('bwrap')}' {mounts} --die-with-parent {command}"
+    lines.append(f'exec {command} "$@"')
     write_script(program, lines)
 
 

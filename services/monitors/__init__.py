@@ -1,0 +1,1 @@
+"""Monitors: metrics are watched, incidents opened and closed, and people and systems told."""

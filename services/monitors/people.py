@@ -1,0 +1,90 @@
+"""Whom a monitor may tell apart: what the organisation lets its owner be told of people."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Sequence, Set
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from core.errors import Forbidden
+from core.permissions import Actor
+from models.base import Query
+from models.costs import Budget
+from models.monitors import MonitorRow
+from services.metrics.engine import read, scope_of
+from services.metrics.people import PEOPLE_DIMENSIONS, permitted
+
+HIDDEN = (
+    "Your organisation's analytics policy does not show everybody: only some are watched one by one. An admin can "
+    "change that by updateAnalyticsPolicy."
+)
+
+Range = tuple[datetime, datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """The labels that may be shown; None for all of them."""
+
+    labels: Set[str] | None = None
+    explanation: str | None = None
+    """What to say of those that are not."""
+
+    def may_show(self, label: str | None) -> bool:
+        """Whether a group may be one of the monitor's."""
+        return self.labels is None or label in self.labels
+
+
+def is_about_people(filters: Collection[str], group_by: str | None) -> bool:
+    """Whether a monitor tells people or teams apart."""
+    return bool(PEOPLE_DIMENSIONS & {*filters, *([] if group_by is None else [group_by])})
+
+
+async def shown_to(owner: Actor, monitor: MonitorRow, ranges: Sequence[Range]) -> Shown:
+    """What the owner may be shown of the monitor's groups, of figures over these times. Raises Forbidden, BadInput
+    where they may not ask at all."""
+    group_by, filters = monitor["group_by"], monitor["filters"]
+    if not is_about_people(filters, group_by):
+        return Shown()
+    people = await permitted(owner, filter=filters, group_by=[] if group_by is None else [group_by])
+    if not owner.is_admin:
+        # Of their own facts alone, whatever the team.
+        return Shown({str(id_) for id_ in people.own} if group_by == "user" else None)
+    cells = [cell for range_ in ranges for cell in await _contributors(owner, monitor, range_)]
+    named, teams = people.named(cells), people.shown_teams(cells)
+    if not {UUID(value) for value in filters.get("user", ()) if value} <= named:
+        raise Forbidden("You may not see the figures of somebody in this filter any more.")
+    if not {UUID(value) for value in filters.get("team", ()) if value} <= teams:
+        raise Forbidden("This team is not shown: too few people are behind the figure.")
+    if group_by == "user":
+        return Shown({str(id_) for id_ in named}, None if len(named) == len(people.names) else HIDDEN)
+    if group_by == "team":
+        return Shown({str(id_) for id_ in teams}, None if len(teams) == len(people.teams) else HIDDEN)
+    return Shown()
+
+
+async def sees_budget(fetchval: Callable[..., Awaitable[Any]], actor: Actor, budget_id: UUID) -> bool:
+    """Whether there is such a budget that the actor may see."""
+    query = Query()
+    condition = f"id = {query.arg(budget_id)} AND removed_at IS NULL AND {query.scope(Budget.visible_to(actor))}"
+    return await fetchval(f"SELECT 1 FROM budgets WHERE {condition}", *query.args) is not None
+
+
+async def _contributors(owner: Actor, monitor: MonitorRow, range_: Range) -> list[Set[UUID]]:
+    """Who is behind each figure: for each value of a dimension that is no people's, the users with facts."""
+    other = monitor["group_by"] if monitor["group_by"] not in (None, *PEOPLE_DIMENSIONS) else None
+    rows = await read(
+        scope_of(owner),
+        monitor["metric"],
+        start=range_[0],
+        end=range_[1],
+        filter=monitor["filters"],
+        group_by=("user", other) if other else ("user",),
+    )
+    found: dict[str | None, set[UUID]] = {}
+    for row in rows.rows:
+        if row.labels[0] is not None:
+            found.setdefault(row.labels[1] if other else None, set()).add(UUID(row.labels[0]))
+    return list(found.values())
