@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -40,8 +41,8 @@ class CheckResult:
     server: str | None
     tool_count: int | None
     milliseconds: int | None
-    cost_usd: str | None
-    limit_usd: str | None
+    cost_usd: Decimal | None
+    limit_usd: Decimal | None
     run_id: UUID | None
 
 
@@ -77,10 +78,14 @@ def _check(stored: dict[str, Any]) -> CheckResult:
         server=details.get("server"),
         tool_count=details.get("toolCount"),
         milliseconds=details.get("milliseconds"),
-        cost_usd=details.get("costUsd"),
-        limit_usd=details.get("limitUsd"),
+        cost_usd=_amount(details.get("costUsd")),
+        limit_usd=_amount(details.get("limitUsd")),
         run_id=decode("run", details["runId"]) if "runId" in details else None,
     )
+
+
+def _amount(text: str | None) -> Decimal | None:
+    return None if text is None else Decimal(text)
 
 
 def _moment(text: str | None) -> datetime | None:

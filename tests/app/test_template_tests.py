@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 from tests.talking import eventually
 from tests.templating import GET, PUBLISH, change_template, make_template
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]
 
 TEST = """
   id digest status attempt parameters startedAt endedAt startedBy { name }
