@@ -12,7 +12,7 @@ from pathlib import Path
 
 import asyncpg
 
-from bench import annotated, cases, live_metrics, metrics, rooms, templates
+from bench import annotated, cases, live_metrics, metrics, rooms, telemetry, templates
 from bench.cases import Speaks
 from bench.load import burst
 from bench.measure import CONNECTIONS, Bench, Contestant
@@ -49,6 +49,7 @@ PARTS = (
     "live_metrics",
     "metrics",
     "work",
+    "telemetry",
 )
 """In the order in which they are measured: what reads comes first, from rows that nobody has written to."""
 
@@ -112,6 +113,8 @@ class Parts:
             await self._metrics()
         if "work" in parts:
             await self._work()
+        if "telemetry" in parts and self.peers:
+            await self._telemetry()
 
     # -- requests
 
@@ -310,6 +313,15 @@ class Parts:
 
     def _cpu(self, worker: Running) -> tuple[float, float]:
         return cpu_seconds_of_tree(worker.pid), cpu_seconds_of_tree(self.bench.database_pid)
+
+    async def _telemetry(self) -> None:
+        with (
+            self._servers(PRODUCT) as [contestant],
+            started("worker", product("worker"), self.environment, self.folder),
+        ):
+            self.report.telemetry = await telemetry.measure(
+                contestant.running.port, self.bench.token, self.folder, self.bench.rounds, _say
+            )
 
     # -- servers
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from bench import live_metrics, rooms
+from bench import live_metrics, rooms, telemetry
 from bench.measure import Result, StreamResult, ratio, stream_ratio
 from bench.metrics import IngestFigures, MetricFigures
 
@@ -55,6 +55,7 @@ class Report:
     ingest: IngestFigures | None = None
     work: dict[str, float] = field(default_factory=dict)
     """Runs a second of one worker, and its CPU milliseconds a run."""
+    telemetry: telemetry.Telemetry | None = None
     notes: list[str] = field(default_factory=list)
     """What could not be measured here, and why."""
 
@@ -75,6 +76,8 @@ class Report:
             parts.append(_table(("templates", *_REQUESTS), rows))
         if self.live_metrics:
             parts.append(_table(live_metrics.HEAD, [live_metrics.row(result) for result in self.live_metrics]))
+        if self.telemetry is not None:
+            parts.append(_table(telemetry.HEAD, self.telemetry.rows()))
         if self.growth:
             rows = [row for number, results in self.growth for row in _requests(f"{number:,}", results)]
             parts.append(_table(("messages, 6 fields", *_REQUESTS), rows))
