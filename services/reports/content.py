@@ -15,9 +15,10 @@ from models.metrics import COMMON_COLUMNS, FACTS
 from models.reports import ReportKind
 from services.costs.breakdown import Breakdown, CostGroup, break_down
 from services.costs.rates import KINDS
+from services.costs.whose import HIDDEN
 from services.metrics import rows as fact_rows
 from services.metrics.labels import Names
-from services.metrics.people import people_of
+from services.metrics.people import PEOPLE_DIMENSIONS, people_of
 from services.metrics.series import Group, Series, series
 from services.reports.focus import focus_table
 from services.reports.questions import ReportQuestion
@@ -88,6 +89,14 @@ def _labels(one: Series, group: Group) -> list[str | None]:
     return [cell for label in group.labels for cell in (label.value, label.name)]
 
 
+def _named(names: Names, dimension: str, label: str | None) -> tuple[str | None, str | None]:
+    """A label of costs with its name. All who may not be told apart have one together."""
+    if label == HIDDEN and dimension in PEOPLE_DIMENSIONS:
+        return "(others)", None
+    found = names.label(dimension, label)
+    return found.value, found.name
+
+
 async def _costs_table(actor: Actor, question: ReportQuestion, found: Breakdown) -> Table:
     dimensions = question.group_by
     names = await Names.of(actor, dimensions, [group.labels for group in found.groups])
@@ -121,8 +130,8 @@ async def _costs_table(actor: Actor, question: ReportQuestion, found: Breakdown)
         for begin in range(0, len(found.groups), BATCH):
             rows = []
             for group in found.groups[begin : begin + BATCH]:
-                labels = [names.label(*each) for each in zip(dimensions, group.labels, strict=True)]
-                rows.append(row("GROUP", group, [cell for label in labels for cell in (label.value, label.name)]))
+                cells = [_named(names, *each) for each in zip(dimensions, group.labels, strict=True)]
+                rows.append(row("GROUP", group, [cell for both in cells for cell in both]))
             yield rows
         none = [None] * (2 * len(dimensions))
         if found.count > len(found.groups):

@@ -139,6 +139,13 @@ async def test_costs_add_up_to_the_total_of_the_graph_also_as_focus(place: Place
     assert sum(Decimal(row["total_usd"] or 0) for row in groups) == total
     [last] = [row for row in rows if row["row"] == "TOTAL"]
     assert Decimal(last["total_usd"]) == total
+    await db.execute("UPDATE usage_facts SET user_id = gen_random_uuid() WHERE model = 'gpt-4o'")
+    _, content = await made(admin, kind="COSTS", question={**MARCH, "groupBy": ["user"]})
+    groups = [row for row in rows_of(content) if row["row"] == "GROUP"]
+    assert sum(Decimal(row["total_usd"] or 0) for row in groups) == total
+    assert {row["user"] for row in groups} == {"", "(others)"}, (
+        "by the organisation's policy single people are not named"
+    )
     _, content = await made(admin, kind="FOCUS", question=MARCH)
     rows = rows_of(content)
     assert tuple(rows[0]) == COLUMNS
