@@ -88,6 +88,9 @@ async def test_killed_workers_and_outages_leave_the_figures_of_an_undisturbed_ru
     for _ in range(2):
         said = await asyncio.to_thread(server.command, "metrics", "backfill", "--from", "2026-01-01")
         assert f"tool_facts: 0 new, {expected['tool_facts'][0]} since then" in said
+    said = await asyncio.to_thread(server.command, "metrics", "retention", "--dry-run")
+    assert "RAW: kept 90 days" in said
+    assert "DAY: kept for ever" in said
     async with in_process(metric_url, tmp_path):
         assert await figures() == expected
 
