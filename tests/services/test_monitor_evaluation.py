@@ -324,16 +324,22 @@ async def test_a_budget_that_burns_too_fast(house: House) -> None:
 
 async def _spent(house: House, usd: Decimal, when: datetime) -> None:
     """In the ledger of budgets, a second before `when`."""
-    given = (house.organization_id, house.users[Role.MEMBER]["id"], UUID(int=0), when - timedelta(seconds=1), usd)
+    member, moment = house.users[Role.MEMBER]["id"], when - timedelta(seconds=1)
     await db.execute(
         "INSERT INTO spend_entries (run_id, segment, organization_id, user_id, template_id, at, cost_usd, tokens) "
         "VALUES (gen_random_uuid(), 1, $1, $2, $3, $4, $5, 0)",
-        *given,
+        house.organization_id,
+        member,
+        UUID(int=0),
+        moment,
+        usd,
     )
     await db.execute(
-        "INSERT INTO spend_hours (organization_id, hour, user_id, template_id, cost_usd, tokens, unpriced) "
-        "VALUES ($1, date_trunc('hour', $4::timestamptz, 'UTC'), $2, $3, $5, 0, 0)",
-        *given,
+        "INSERT INTO spend_hours (subject_id, hour, shard, cost_usd, tokens, unpriced) "
+        "SELECT id, date_trunc('hour', $2::timestamptz, 'UTC'), 0, $3, 0, 0 FROM unnest($1::uuid[]) AS id",
+        [house.organization_id, member],
+        moment,
+        usd,
     )
 
 
