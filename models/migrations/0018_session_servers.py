@@ -12,7 +12,7 @@ BACKWARD = "ALTER TABLE session_seeds DROP CONSTRAINT session_seeds_session_id_f
 
 
 class Migration(migrations.Migration):
-    dependencies = [("models", "0015_metrics")]
+    dependencies = [("models", "0017_metrics")]
 
     initial = False
 

@@ -27,6 +27,6 @@ FORWARD = [
 
 
 class Migration(migrations.Migration):
-    dependencies = [("models", "0018_template_test_attempts")]
+    dependencies = [("models", "0015_template_test_attempts")]
     atomic = False
     operations = [ops.RunSQL(FORWARD, BACKWARD, atomic=False)]

@@ -80,7 +80,7 @@ BACKWARD = ["DROP TABLE built_in_prices, spend_hours, spend_entries"]
 
 
 class Migration(migrations.Migration):
-    dependencies = [("models", "0025_metrics_index")]
+    dependencies = [("models", "0023_metrics_index")]
 
     initial = False
 

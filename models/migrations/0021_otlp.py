@@ -59,5 +59,5 @@ BACKWARD = ["DROP TABLE metric_label_overflows, metric_labels, telemetry_series,
 
 
 class Migration(migrations.Migration):
-    dependencies = [("models", "0016_trusted_publishers")]
+    dependencies = [("models", "0020_trusted_publishers")]
     operations = [ops.RunSQL(FORWARD, BACKWARD)]

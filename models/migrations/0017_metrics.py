@@ -97,7 +97,7 @@ BACKWARD = [f"DROP TABLE {', '.join(OWN)}"]
 
 
 class Migration(migrations.Migration):
-    dependencies = [("models", "0019_template_tests")]
+    dependencies = [("models", "0016_template_tests")]
     operations = [
         ops.AddField(model_name="Run", name="model", field=fields.CharField(null=True, max_length=200)),
         ops.RunSQL(FORWARD, BACKWARD),

@@ -78,7 +78,7 @@ BACKWARD = [
 
 
 class Migration(migrations.Migration):
-    dependencies = [("models", "0025_otlp")]
+    dependencies = [("models", "0021_otlp")]
 
     initial = False
 

@@ -46,7 +46,7 @@ BACKWARD = [
 
 
 class Migration(migrations.Migration):
-    dependencies = [("models", "0022_reports")]
+    dependencies = [("models", "0027_reports")]
 
     operations = [
         ops.CreateModel(

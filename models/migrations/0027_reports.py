@@ -31,7 +31,7 @@ BACKWARD = [
 
 
 class Migration(migrations.Migration):
-    dependencies = [("models", "0024_runs_ended")]
+    dependencies = [("models", "0026_runs_ended")]
 
     initial = False
 

@@ -15,7 +15,7 @@ BACKWARD = ["DROP INDEX template_signing_keys_current"]
 
 
 class Migration(migrations.Migration):
-    dependencies = [("models", "0018_session_servers"), ("models", "0023_rollups")]
+    dependencies = [("models", "0019_rollups")]
 
     initial = False
 

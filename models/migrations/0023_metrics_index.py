@@ -22,6 +22,6 @@ BACKWARD = ["DROP INDEX CONCURRENTLY IF EXISTS session_events_factual"]
 
 
 class Migration(migrations.Migration):
-    dependencies = [("models", "0017_template_guards")]
+    dependencies = [("models", "0022_template_guards")]
     atomic = False
     operations = [ops.RunSQL(FORWARD, BACKWARD, atomic=False)]

@@ -134,5 +134,5 @@ BACKWARD = [
 
 
 class Migration(migrations.Migration):
-    dependencies = [("models", "0015_metrics")]
+    dependencies = [("models", "0018_session_servers")]
     operations = [ops.RunSQL(FORWARD, BACKWARD)]

@@ -13,7 +13,7 @@ BACKWARD = ["DROP INDEX CONCURRENTLY IF EXISTS runs_ended"]
 
 
 class Migration(migrations.Migration):
-    dependencies = [("models", "0024_analytics_policy")]
+    dependencies = [("models", "0025_analytics_policy")]
     atomic = False
 
     operations = [ops.RunSQL(FORWARD, BACKWARD, atomic=False)]

@@ -38,7 +38,7 @@ BACKWARD = [
 
 
 class Migration(migrations.Migration):
-    dependencies = [("models", "0020_costs"), ("models", "0023_rollups")]
+    dependencies = [("models", "0024_costs")]
 
     operations = [
         ops.CreateModel(
