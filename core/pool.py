@@ -119,7 +119,9 @@ class Pool:
         """Somebody else may have it."""
         if connection.is_closed() or self._closed:
             self._drop(connection)
-        elif connection._protocol._is_cancelling() or connection.is_in_transaction():
+        elif (
+            connection._protocol._is_cancelling() or connection.is_in_transaction() or connection._top_xact is not None
+        ):
             task = asyncio.create_task(self._clean(connection))
             self._cleaning.add(task)
             task.add_done_callback(self._cleaning.discard)
@@ -189,12 +191,20 @@ class Pool:
                 waiter.set_result(None)
                 return
 
+    @staticmethod
+    def _is_unclean(connection: asyncpg.Connection) -> bool:
+        # The driver takes a transaction that was cancelled as it began for open: the next would begin inside of it.
+        return bool(
+            connection._protocol._is_cancelling() or connection.is_in_transaction() or connection._top_xact is not None
+        )
+
     async def _clean(self, connection: asyncpg.Connection) -> None:
         """Wait for the end of a statement that was cancelled, and end the transaction that it left."""
         try:
             async with asyncio.timeout(CLEAN_SECONDS):
                 if connection._protocol._is_cancelling():
                     await connection._protocol._wait_for_cancellation()
+                connection._top_xact = None
                 if connection.is_in_transaction():
                     await connection.execute("ROLLBACK")
         except BaseException as error:

@@ -61,9 +61,8 @@ async def store_found(tx: db.Transaction, table: str, statement: str, *args: Any
 async def _add(tx: db.Transaction, table: str, rows: Sequence[Sequence[Any]]) -> int:
     if not rows:
         return 0
-    # Made once by each connection that stores, and emptied by the end of the transaction.
     await tx.execute(
-        f"CREATE TEMPORARY TABLE IF NOT EXISTS {table}_new (LIKE {table} INCLUDING DEFAULTS) ON COMMIT DELETE ROWS"
+        f"CREATE TEMPORARY TABLE IF NOT EXISTS {table}_new (LIKE {table} INCLUDING DEFAULTS) ON COMMIT DROP"
     )
     await tx.execute(f"DELETE FROM {table}_new")
     await tx.copy(f"{table}_new", COLUMNS[table], rows)

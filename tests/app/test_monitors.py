@@ -561,6 +561,7 @@ async def test_workers_evaluate_tell_and_take_over_from_one_that_is_killed(
         environment = environment_for(url, tmp_path, free_port(), "unused")
         with running("worker", environment, tmp_path) as first, running("worker", environment, tmp_path) as second:
             await wait_for(_when(lambda: len(receiver.posted) >= 5), 90)
+            await wait_for(_all_noted(client), 60)  # posted is not yet noted
             os.kill(first.pid, signal.SIGKILL)
             first.wait()
             evaluated = await db.fetchval("SELECT count(*) FROM monitor_evaluations")
@@ -572,6 +573,15 @@ async def test_workers_evaluate_tell_and_take_over_from_one_that_is_killed(
     assert {one["toldCount"] for one in found["incidents"]["nodes"]} == {1}
     assert {one["deliveries"]["nodes"][0]["status"] for one in found["incidents"]["nodes"]} == {"SENT"}
     assert len(await told()) == 5
+
+
+def _all_noted(client: Client) -> Callable[[], Coroutine[Any, Any, bool]]:
+    async def noted() -> bool:
+        found = (await client(INCIDENTS))["incidents"]["nodes"]
+        statuses = [delivery["status"] for incident in found for delivery in incident["deliveries"]["nodes"]]
+        return len(statuses) == 5 and set(statuses) == {"SENT"}
+
+    return noted
 
 
 def _when(condition: Callable[[], bool]) -> Callable[[], Coroutine[Any, Any, bool]]:

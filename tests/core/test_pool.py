@@ -22,7 +22,7 @@ ROOMS = ("app", "schema", "resolvers", "subscriptions", "services", "models", "c
 # What would stay on a connection for whoever has it next.
 STATE = re.compile(
     r"\bSET (SESSION|ROLE|TIME ZONE|search_path|statement_timeout|lock_timeout|plan_cache_mode|work_mem|jit)\b"
-    r"|\"\s*(RESET |LISTEN |UNLISTEN|DECLARE .* WITH HOLD|CREATE TEMP|PREPARE |LOAD )"
+    r"|\"\s*(RESET |LISTEN |UNLISTEN|DECLARE .* WITH HOLD|CREATE TEMP(?!.*ON COMMIT DROP)|PREPARE |LOAD )"
     r"|pg_(try_)?advisory_lock|\.add_listener\(|set_config\([^)]*false\)"
 )
 # Files that have connections of their own.
@@ -114,6 +114,22 @@ async def test_a_transaction_that_was_left_open_is_rolled_back(pool: Pool) -> No
     pool.give_back(connection)
     assert await asyncio.gather(*(ask(pool, "SELECT count(*) FROM things") for _ in range(6))) == [0] * 6
     assert all(not held.is_in_transaction() for held in pool._all)
+
+
+async def test_a_transaction_that_was_cancelled_as_it_began_is_over(pool: Pool) -> None:
+    for _ in range(5):
+        connection = await pool.acquire()
+        beginning = asyncio.create_task(connection.transaction().start())
+        await asyncio.sleep(0)
+        beginning.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await beginning
+        pool.give_back(connection)
+    for _ in range(6):
+        connection = await pool.acquire()
+        async with connection.transaction():
+            assert await connection.fetchval("SELECT 1") == 1
+        pool.give_back(connection)
 
 
 async def test_connections_that_the_server_ends_are_replaced(pool: Pool) -> None:
