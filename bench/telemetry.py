@@ -231,7 +231,7 @@ async def _answer(client: httpx.AsyncClient, document: str, variables: dict[str,
 
 
 def _of_phoenix(title: str) -> str:
-    return f"query ($range: TimeRange) {{ projects(first: 1) {{ edges {{ node {{ {_PHOENIX[title]} }} }} }} }}"
+    return f"query ($range: TimeRange!) {{ projects(first: 1) {{ edges {{ node {{ {_PHOENIX[title]} }} }} }} }}"
 
 
 def _range(start: datetime, end: datetime) -> dict[str, str]:
