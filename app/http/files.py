@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
 from urllib.parse import quote
 
 from starlette.requests import Request
@@ -13,7 +14,10 @@ from starlette.types import Receive, Scope, Send
 
 from app.http.credentials import origin_of_request
 from core.errors import ErrorCode, QuarterdeckError
+from core.permissions import Origin
 from services.workspace import Download, open_download
+
+T = TypeVar("T")
 
 _CHUNK = 256 * 1024
 STATUS = {
@@ -36,15 +40,22 @@ HEADERS = {
 
 async def download(request: Request) -> Response:
     """GET /files/{token}"""
+    return await by_link(request, open_download, _Attachment)
+
+
+async def by_link(
+    request: Request, open_: Callable[[str, Origin], Awaitable[T]], answer: Callable[[T], Response]
+) -> Response:
+    """What a signed link stands for: opened by its token, and answered with; where it is not good, why."""
     if request.method != "GET":
         # Looking at the headers would count as a download in the audit log.
         return PlainTextResponse("Download this by GET.", 405, {**HEADERS, "Allow": "GET"})
     origin = origin_of_request(request.headers, request.client.host if request.client else None)
     try:
-        found = await open_download(request.path_params["token"], origin)
+        found = await open_(request.path_params["token"], origin)
     except QuarterdeckError as error:
         return PlainTextResponse(error.message, STATUS.get(error.code, 400), HEADERS)
-    return _Attachment(found)
+    return answer(found)
 
 
 def attachment(name: str) -> str:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from app.http.credentials import origin_of_request
-from app.http.files import HEADERS, STATUS, attachment
-from core.errors import QuarterdeckError
+from app.http.files import HEADERS, attachment, by_link
 from services.templates.bundles import open_bundle
 from services.templates.files import json_schema_text
 
@@ -28,19 +26,13 @@ async def schema(request: Request) -> Response:
 
 async def bundle(request: Request) -> Response:
     """GET /template-bundles/{token}"""
-    if request.method != "GET":
-        # Looking at the headers would count as a download in the audit log.
-        return PlainTextResponse("Download this by GET.", 405, {**HEADERS, "Allow": "GET"})
-    origin = origin_of_request(request.headers, request.client.host if request.client else None)
-    try:
-        name, content = await open_bundle(request.path_params["token"], origin)
-    except QuarterdeckError as error:
-        return PlainTextResponse(error.message, STATUS.get(error.code, 400), HEADERS)
-    return Response(
-        content,
-        media_type="application/octet-stream",
-        headers={**HEADERS, "Content-Disposition": attachment(name)},
-    )
+    return await by_link(request, open_bundle, _answer)
+
+
+def _answer(found: tuple[str, bytes]) -> Response:
+    name, content = found
+    headers = {**HEADERS, "Content-Disposition": attachment(name)}
+    return Response(content, media_type="application/octet-stream", headers=headers)
 
 
 routes: list[BaseRoute] = [

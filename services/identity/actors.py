@@ -73,6 +73,16 @@ async def actor_of_cookie(secret: str, origin: Origin) -> Actor | None:
     return await _actor(_OF_COOKIE, secret, origin)
 
 
+async def active_actor(user_id: UUID, credential_id: UUID | None = None, origin: Origin | None = None) -> Actor | None:
+    """A user, as they are now; None where there is none, or they have been deactivated."""
+    user = await db.fetchrow(
+        "SELECT id, organization_id, kind, name, role FROM users WHERE id = $1 AND deactivated_at IS NULL",
+        user_id,
+        row=Row,
+    )
+    return None if user is None else actor_of_user(user, credential_id, origin or Origin())
+
+
 def actor_of_user(user: Row, credential_id: UUID | None, origin: Origin) -> Actor:
     """A user who has just proved who they are."""
     role = Role(user["role"])

@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from core import db
 from core.errors import NotFound
 from core.permissions import Actor, Origin
-from models.identity import UserRow
-from services.identity.actors import actor_of_user, valid_credentials
+from services.identity.actors import active_actor, valid_credentials
 
 
 def claims_of(actor: Actor) -> dict[str, Any]:
@@ -24,11 +22,7 @@ async def actor_of_link(claims: dict[str, Any], origin: Origin) -> Actor:
     """Who made a link, as they are now: what they may no longer read, their links do not give either. Raises
     NotFound."""
     credential_id = UUID(claims["credential"]) if "credential" in claims else None
-    user = await db.fetchrow(
-        "SELECT id, organization_id, kind, name, role FROM users WHERE id = $1 AND deactivated_at IS NULL",
-        UUID(claims["user"]),
-        row=UserRow,
-    )
-    if user is None or (credential_id is not None and not await valid_credentials([credential_id])):
+    actor = await active_actor(UUID(claims["user"]), credential_id, origin)
+    if actor is None or (credential_id is not None and not await valid_credentials([credential_id])):
         raise NotFound("This link is not valid any more. Ask for a new one.")
-    return actor_of_user(user, credential_id, origin)
+    return actor

@@ -23,7 +23,7 @@ from uuid import UUID
 from core import db
 from core.errors import QuarterdeckError
 from core.ids import encode, new_id
-from core.permissions import Actor, Origin, Permission
+from core.permissions import Actor, Permission
 from models.base import Row
 from models.monitors import (
     AlertKind,
@@ -35,7 +35,7 @@ from models.monitors import (
     MonitorStatus,
 )
 from models.notifications import NotificationKind
-from services.identity.actors import actor_of_user, system_actor
+from services.identity.actors import active_actor, system_actor
 from services.metrics.ingest import watermark
 from services.metrics.labels import Names
 from services.monitors.alerts import condition_of
@@ -225,10 +225,9 @@ def behind_since(ready: datetime) -> str:
 
 async def owner_of(monitor: MonitorRow) -> Actor | str:
     """Whose eyes the monitor sees with, as they are now; or why it cannot see any more."""
-    user = await db.fetchrow("SELECT * FROM users WHERE id = $1", monitor["owner_id"], row=Row)
-    if user is None or user["deactivated_at"] is not None:
+    owner = await active_actor(monitor["owner_id"])
+    if owner is None:
         return "Its owner has been deactivated."
-    owner = actor_of_user(user, None, Origin())
     if not owner.may(Permission.MONITORS_MANAGE) or not owner.may(Permission.METRICS_READ):
         return "Its owner may not have monitors any more."
     return owner

@@ -17,11 +17,10 @@ from zoneinfo import ZoneInfo
 from core import clock, db
 from core.errors import Conflict, ErrorCode, NotFound, QuarterdeckError, TooLarge, new_error_id
 from core.ids import encode, new_id
-from core.permissions import Actor, Origin, Permission
-from models.identity import UserRow
+from core.permissions import Actor, Permission
 from models.notifications import NotificationKind
 from models.reports import ReportDefinitionRow, ReportFormat, ReportKind, ReportRunRow, ReportSchedule, ReportStatus
-from services.identity.actors import actor_of_user, system_actor
+from services.identity.actors import active_actor, system_actor
 from services.metrics.charts import chart
 from services.metrics.series import Series
 from services.parts import parts
@@ -256,12 +255,8 @@ def _totals(one: Series) -> list[list[object]]:
 
 async def _actor(run: ReportRunRow) -> Actor:
     """The owner, as they are now: a report tells what they may see when it is made."""
-    user = await db.fetchrow(
-        "SELECT id, organization_id, kind, name, role FROM users WHERE id = $1 AND deactivated_at IS NULL",
-        run["owner_id"],
-        row=UserRow,
-    )
-    if user is None:
+    actor = await active_actor(run["owner_id"])
+    if actor is None:
         if run["definition_id"] is not None:
             await db.execute(
                 "UPDATE report_definitions SET next_at = NULL, problem = 'Its owner has been deactivated.' "
@@ -269,7 +264,6 @@ async def _actor(run: ReportRunRow) -> Actor:
                 run["definition_id"],
             )
         raise NotFound("The report's owner has been deactivated. Whoever needs it defines it anew.")
-    actor = actor_of_user(user, None, Origin())
     actor.require(Permission.REPORTS_MANAGE)
     return actor
 

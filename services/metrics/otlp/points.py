@@ -65,24 +65,28 @@ def tells_usage(point: Point) -> bool:
     return point.metric in ("gen_ai.client.token.usage", "claude_code.token.usage")
 
 
-def checked(point: Point, source: Source) -> Series | None:
-    """The point's series where it counts from a start, None where it is a difference. Raises Rejected."""
+def counts_from_start(point: Point) -> bool:
+    """Whether its value is all since a start, and not what came since the point before."""
+    return point.temporality is Temporality.CUMULATIVE
+
+
+def checked(point: Point, source: Source) -> Series:
+    """The point's series. Raises Rejected for a point that cannot be taken."""
     if not math.isfinite(point.value) or not 0 <= point.value <= LARGEST_VALUE:
         raise Rejected(f"a value of {point.metric} is {point.value}: it must be a number from 0 to 10^15")
     time_of(point.at, source.now)
     if point.temporality is None:
         raise Rejected(f"{label(point.metric)} is a gauge here, and a sum by its definition")
-    return Series.of(point) if point.temporality is Temporality.CUMULATIVE else None
+    return Series.of(point)
 
 
-def facts_of(point: Point, value: float, count: int, source: Source, facts: Facts) -> None:
+def facts_of(point: Point, series: Series, value: float, count: int, source: Source, facts: Facts) -> None:
     """Add what the point says to the facts; `value` and `count` are what came since the one before. Raises Rejected."""
     if value <= 0:
         return
     if tells_usage(point) and source.usage_from_spans:
         facts.superseded += 1
         return
-    series = Series.of(point)
     at = time_of(point.at, source.now)
     common = {
         "at": at,

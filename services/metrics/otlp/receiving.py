@@ -88,7 +88,7 @@ async def receive_points(actor: Actor, points: Sequence[Point], unread: int = 0)
     with_usage = {service_of(point.origin) for point in points if of_points.tells_usage(point)}
     sources = await _sources(actor, "METRICS", {service_of(point.origin) for point in points}, with_usage, points)
     services: dict[str, _OfService] = defaultdict(_OfService)
-    read: list[tuple[str, Point, of_points.Series | None]] = []
+    read: list[tuple[str, Point, of_points.Series]] = []
     for point in points:
         name = service_of(point.origin)
         service = services[name]
@@ -101,11 +101,13 @@ async def receive_points(actor: Actor, points: Sequence[Point], unread: int = 0)
         except Rejected as reason:
             service.reasons[str(reason)] += 1
     async with db.transaction() as tx:
-        came = await _differences(tx, actor, [series for _, _, series in read if series is not None])
+        came = await _differences(
+            tx, actor, [series for _, point, series in read if of_points.counts_from_start(point)]
+        )
         for name, point, series in read:
             try:
-                value, count = (point.value, point.count) if series is None else came(series)
-                of_points.facts_of(point, value, count, sources[name], services[name].facts)
+                value, count = came(series) if of_points.counts_from_start(point) else (point.value, point.count)
+                of_points.facts_of(point, series, value, count, sources[name], services[name].facts)
             except Rejected as reason:
                 services[name].reasons[str(reason)] += 1
         kept = await _store(tx, actor, "points", services)
