@@ -325,6 +325,31 @@ async def test_a_service_that_sends_both_signals_is_not_counted_twice(door: Door
     assert refused.codes == ["FORBIDDEN"]
 
 
+async def test_calls_of_tools_by_traces_and_tokens_by_metrics_are_both_counted(door: Door) -> None:
+    resource = Resource.create({"service.name": "mixed-agent"})
+    tracing = TracerProvider(resource=resource)
+    tracing.add_span_processor(
+        BatchSpanProcessor(OTLPSpanExporter(endpoint=f"{door.base}/v1/traces", headers=door.headers()))
+    )
+    tracer = tracing.get_tracer("agents", schema_url=SCHEMA)
+    for operation in ("invoke_agent", "execute_tool"):
+        tracer.start_span("work", attributes={"gen_ai.operation.name": operation}).end()
+    await asyncio.to_thread(tracing.shutdown)
+    assert (await door.service("mixed-agent"))["usageSignal"] is None, "neither says what a model used"
+
+    exporter = OTLPMetricExporter(endpoint=f"{door.base}/v1/metrics", headers=door.headers())
+    metering = MeterProvider([PeriodicExportingMetricReader(exporter, 3_600_000)], resource=resource)
+    tokens = metering.get_meter("agents", schema_url=SCHEMA).create_histogram("gen_ai.client.token.usage")
+    tokens.record(1000, {"gen_ai.token.type": "input", "gen_ai.request.model": "m"})
+    await asyncio.to_thread(metering.shutdown)
+    assert [(row["input_tokens"], row["conventions"]) for row in await door.rows("usage_facts")] == [
+        (1000, "opentelemetry 1.37.0")
+    ]
+    assert (len(await door.rows("tool_facts")), len(await door.rows("run_facts"))) == (1, 1)
+    service = await door.service("mixed-agent")
+    assert (service["usageSignal"], service["superseded"]) == ("METRICS", 0)
+
+
 async def test_only_a_service_account_speaks_of_others(door: Door) -> None:
     someone = door.house.users[Role.VIEWER]
     body = spans({**CHAT, "user.email": someone["email"].upper()})

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from integrations.otlp.base import Point, Temporality
-from services.metrics.otlp.reading import Facts, Rejected, Source, fact_id, label, text_of, time_of
+from services.metrics.otlp.reading import Facts, Rejected, Source, fact_id, label, opentelemetry, text_of, time_of
 
 LARGEST_VALUE = 1e15
 _MOST_SESSIONS = 10_000
@@ -160,5 +160,4 @@ def _conventions(point: Point) -> str:
     if point.metric.startswith("claude_code."):
         version = text_of(point.origin.resource, "service.version") or text_of(point.attributes, "app.version")
         return f"claude_code {version[:20]}" if version else "claude_code"
-    version = point.origin.schema_url.rsplit("/", 1)[-1]
-    return f"opentelemetry {version[:20]}" if version else "opentelemetry"
+    return opentelemetry(point.origin)

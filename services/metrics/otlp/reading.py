@@ -10,6 +10,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from integrations.otlp.base import Origin
+
 LONGEST_NAME = 200
 LARGEST_COUNT = 10**12
 AHEAD = timedelta(hours=24)
@@ -113,6 +115,12 @@ def count_of(given: Mapping[str, Any], names: Sequence[str]) -> int | None:
             raise Rejected(f"{name} is {value}, which is no number of tokens")
         return int(value)
     return None
+
+
+def opentelemetry(origin: Origin) -> str:
+    """OpenTelemetry's semantic conventions, with the version that the address of a schema names."""
+    version = origin.schema_url.rsplit("/", 1)[-1]
+    return f"opentelemetry {version[:20]}" if version else "opentelemetry"
 
 
 def name_of(tool: str) -> tuple[str | None, str]:

@@ -60,11 +60,7 @@ class _OfService:
 async def receive_spans(actor: Actor, spans: Sequence[Span]) -> Receipt:
     """Store what spans say. Raises Forbidden."""
     actor.require(Permission.METRICS_INGEST)
-    with_usage = {
-        service_of(span.origin)
-        for span in spans
-        if span.attributes.get("gen_ai.operation.name") or span.attributes.get("openinference.span.kind")
-    }
+    with_usage = {service_of(span.origin) for span in spans if of_spans.tells_usage(span)}
     sources = await _sources(actor, "TRACES", {service_of(span.origin) for span in spans}, with_usage, spans)
     services: dict[str, _OfService] = defaultdict(_OfService)
     for span in spans:

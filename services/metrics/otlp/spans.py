@@ -9,7 +9,17 @@ from __future__ import annotations
 from typing import Any
 
 from integrations.otlp.base import Origin, Span
-from services.metrics.otlp.reading import Facts, Rejected, Source, count_of, fact_id, name_of, text_of, time_of
+from services.metrics.otlp.reading import (
+    Facts,
+    Rejected,
+    Source,
+    count_of,
+    fact_id,
+    name_of,
+    opentelemetry,
+    text_of,
+    time_of,
+)
 
 WANTED = frozenset(
     {
@@ -65,10 +75,7 @@ _CACHE_WRITE = (
 
 def facts_of(span: Span, source: Source, facts: Facts) -> None:
     """Add what the span says to the facts; nothing where it says nothing of agents. Raises Rejected."""
-    given = span.attributes
-    operation = given.get("gen_ai.operation.name") or given.get("openinference.span.kind")
-    if not isinstance(operation, str):
-        return
+    operation = _operation(span)
     if operation in _MODEL_OPERATIONS:
         if source.usage_from_spans:
             facts.add("usage_facts", _common(span, source) | _usage(span))
@@ -80,12 +87,19 @@ def facts_of(span: Span, source: Source, facts: Facts) -> None:
         facts.add("run_facts", _common(span, source) | _run(span))
 
 
+def tells_usage(span: Span) -> bool:
+    """Whether the span is of a request to a model, and so says what was used, as metrics may do, too."""
+    return _operation(span) in _MODEL_OPERATIONS
+
+
 def conventions_of(origin: Origin) -> str:
-    """Which conventions a span follows: `openinference`, or the version that its schema's address names."""
-    if "openinference" in origin.scope:
-        return "openinference"
-    version = origin.schema_url.rsplit("/", 1)[-1]
-    return f"opentelemetry {version[:20]}" if version else "opentelemetry"
+    """Which conventions a span follows: `openinference`, or a version of OpenTelemetry's."""
+    return "openinference" if "openinference" in origin.scope else opentelemetry(origin)
+
+
+def _operation(span: Span) -> str | None:
+    """What the span is of, in the words of its conventions; None where it says nothing of agents."""
+    return text_of(span.attributes, "gen_ai.operation.name", "openinference.span.kind")
 
 
 def _common(span: Span, source: Source) -> dict[str, Any]:
