@@ -33,6 +33,7 @@ from schema.people import PeopleMutation, PeopleQuery
 from schema.presence import PresenceMutation
 from schema.recommendations import RecommendationMutation, RecommendationQuery
 from schema.reports import ReportMutation, ReportQuery
+from schema.retention import RetentionQuery
 from schema.scalars import SCALARS
 from schema.scores import ScoreMutation, ScoreQuery
 from schema.session_writes import SessionLiveQuery, SessionMutation, SessionSubscription
@@ -71,6 +72,7 @@ QUERIES: Sequence[type] = (
     EnvironmentQuery,
     TelemetryQuery,
     MetricQuery,
+    RetentionQuery,
     PeopleQuery,
     ActivityFeedQuery,
     MonitorQuery,

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from core import clock, db
+from core.settings import Settings
 from models.metrics import FACTS
 from services.metrics.families import FAMILIES, Level
 from services.parts import parts
@@ -19,6 +20,12 @@ from services.parts import parts
 logger = logging.getLogger(__name__)
 
 _DAY = timedelta(days=1)
+_SETTINGS = {
+    Level.RAW: "metrics_raw_days",
+    Level.MINUTE: "metrics_minute_days",
+    Level.HOUR: "metrics_hour_days",
+    Level.DAY: "metrics_day_days",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +47,20 @@ class Drop:
 
 def kept(level: Level) -> timedelta | None:
     """How long a level is kept; None for ever."""
-    settings = parts().settings
-    days = {
-        Level.RAW: settings.metrics_raw_days,
-        Level.MINUTE: settings.metrics_minute_days,
-        Level.HOUR: settings.metrics_hour_days,
-        Level.DAY: settings.metrics_day_days,
-    }[level]
+    days: int | None = getattr(parts().settings, _SETTINGS[level])
     return None if days is None else timedelta(days=days)
+
+
+def setting_of(level: Level) -> str:
+    """The environment variable that says how long a level is kept."""
+    return f"{Settings.model_config['env_prefix']}{_SETTINGS[level]}".upper()
+
+
+def tables_of(facts: str, level: Level) -> list[str]:
+    """The tables of a kind of facts at a level."""
+    if level is Level.RAW:
+        return [f"{facts}_facts"]
+    return [family.rollup(level) for family in FAMILIES.values() if family.facts == facts]
 
 
 async def drop_old(*, dry_run: bool = False, now: datetime | None = None) -> list[Drop]:
@@ -58,7 +71,7 @@ async def drop_old(*, dry_run: bool = False, now: datetime | None = None) -> lis
         for level in Level:
             if (age := kept(level)) is None:
                 continue
-            for table in _tables(facts, level):
+            for table in tables_of(facts, level):
                 drop = await _planned(table, facts, level, _midnight(now - age))
                 if drop is None:
                     continue
@@ -72,12 +85,6 @@ async def compress() -> None:
     """Have chunks compressed a week after, where TimescaleDB's licence allows it. Safe to repeat."""
     if trouble := await db.fetchval("SELECT compress_metric_facts()"):
         logger.warning("Facts of metrics are not compressed: %s", trouble)
-
-
-def _tables(facts: str, level: Level) -> list[str]:
-    if level is Level.RAW:
-        return [f"{facts}_facts"]
-    return [family.rollup(level) for family in FAMILIES.values() if family.facts == facts]
 
 
 async def _planned(table: str, facts: str, level: Level, before: datetime) -> Drop | None:

@@ -65,6 +65,9 @@ CHANGING = frozenset(
         "Query.metricChart",
         "Query.userActivity",
         "Query.teamActivity",
+        # Statistics of the server change by themselves.
+        "MetricRetention.rows",
+        "MetricRetention.bytes",
     }
 )
 OFTEN = frozenset(
@@ -95,6 +98,7 @@ WRITTEN = [
     f"totalCount nodes {{ name user {{ id }} {_FIGURES} }} }} }} }}",
     f"{{ teamActivity({_RANGE}) {{ floor teams {{ nodes {{ name people team {{ id }} {_FIGURES} }} }} }} }}",
     "{ viewer { namedInAnalytics organization { analyticsPolicy { floor individuals ranking } } } metrics { name } }",
+    "{ metricRetention { fact level keptDays setting since droppedBefore chunks wouldGo { table rows before } } }",
     '{ auditEvents(first: 5, filter: {until: "2026-01-01T00:00:00Z"}) { nodes { id action actor { id } } } }',
     "{ a: viewer { user { id } } b: viewer { user { id name teams(first: 2) { nodes { name } } } } }",
     "{ sessions(first: 3) { ...A nodes { id } } } fragment A on SessionConnection { nodes { title } edges { cursor } }",
