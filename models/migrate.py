@@ -9,9 +9,9 @@ from contextlib import suppress
 
 import asyncpg
 from tortoise import Tortoise
-from tortoise.migrations.api import migrate as run_migrations
 
 from core.db import APP_ROLE, MAY_BECOME_APP_ROLE, connect_alone, tortoise_config
+from models.migration_state import run_migrations
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +49,7 @@ async def migrate(url: str, *, progress: Callable[[str], object] = lambda _: Non
         await _add_timescaledb(url)
         try:
             await run_migrations(
-                config=tortoise_config(url, pool_size=2, role=None),
-                app_labels=["models"],
+                tortoise_config(url, pool_size=2, role=None),
                 progress=lambda event, _, name: _tell(progress, event, name),
             )
         finally:

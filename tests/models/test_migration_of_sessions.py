@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 import asyncpg
 import pytest
 from tortoise import Tortoise
-from tortoise.migrations.api import migrate as run_migrations
 
 from core.db import tortoise_config
 from models.migrate import migrate
+from models.migration_state import run_migrations
 from tests.databases import TestServer
 
 pytestmark = pytest.mark.anyio
@@ -38,7 +38,7 @@ def empty(postgres: TestServer) -> Iterator[str]:
 
 async def test_what_was_terminated_is_found_by_its_mark_and_by_the_log(empty: str) -> None:
     config = tortoise_config(empty, pool_size=2, role=None)
-    await run_migrations(config=config, app_labels=["models"], target="models.0005_activity")
+    await run_migrations(config, target="0005_activity")
     await Tortoise.close_connections()
     connection = await asyncpg.connect(empty)
     try:

@@ -11,12 +11,12 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 from tortoise import Tortoise
-from tortoise.migrations.api import migrate as run_migrations
 
 from core import db
 from core.db import APP_ROLE, tortoise_config
 from core.errors import Unavailable
 from models.migrate import APPEND_ONLY, FOR_MAKEMIGRATIONS, migrate
+from models.migration_state import run_migrations
 from tests.databases import TestServer
 
 pytestmark = pytest.mark.anyio
@@ -50,7 +50,7 @@ async def test_an_empty_database_gets_everything_and_a_second_time_changes_nothi
 
 async def test_a_database_of_an_earlier_version_is_brought_up_with_its_rows(empty: str) -> None:
     config = tortoise_config(empty, pool_size=2, role=None)
-    await run_migrations(config=config, app_labels=["models"], target="models.0003_audit")
+    await run_migrations(config, target="0003_audit")
     await Tortoise.close_connections()
     connection = await asyncpg.connect(empty)
     await connection.execute(
@@ -78,11 +78,11 @@ async def test_indexes_of_the_event_log_are_made_while_others_read_and_begun_aga
     config = tortoise_config(empty, pool_size=2, role=None)
 
     async def go_to(target: str) -> None:
-        await run_migrations(config=config, app_labels=["models"], target=target)
+        await run_migrations(config, target=target)
         await Tortoise.close_connections()
 
     valid = "SELECT count(*) FROM pg_index WHERE indisvalid AND indexrelid::regclass::text LIKE 'session_events_%' "
-    await go_to("models.0012_documents")
+    await go_to("0012_documents")
     connection, other = await asyncpg.connect(empty), await asyncpg.connect(empty)
     try:
         before = await connection.fetchval(valid)
@@ -104,7 +104,7 @@ async def test_indexes_of_the_event_log_are_made_while_others_read_and_begun_aga
         assert await connection.fetchval(valid) == before + 5
         definition = await connection.fetchval("SELECT pg_get_indexdef('session_events_feed'::regclass)")
         assert "(organization_id, at, session_id, seq)" in definition
-        await go_to("models.0010_people")
+        await go_to("0010_people")
         assert await connection.fetchval(valid) == before
         await migrate(empty)
         assert await connection.fetchval(valid) == before + 5
@@ -164,7 +164,7 @@ async def test_without_timescaledb_the_tables_are_plain_and_complete(empty: str)
     await connection.execute("DROP EXTENSION IF EXISTS timescaledb CASCADE")
     await connection.close()
     config = tortoise_config(empty, pool_size=2, role=None)
-    await run_migrations(config=config, app_labels=["models"])
+    await run_migrations(config)
     await Tortoise.close_connections()
     connection = await asyncpg.connect(empty)
     try:
