@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 PYTHON_OF_VENV := .venv/bin/python
 
-.PHONY: run test lock format bench schema migration graphiql clean
+.PHONY: run test lock format bench schema migration graphiql dashboard clean
 
 # Everything on http://127.0.0.1:8000, with its own database. Ctrl-C stops it.
 run:
@@ -46,6 +46,10 @@ migration: environment-test
 # Builds GraphiQL into app/static/graphiql, which is committed: machines that run the product need no Node.js.
 graphiql: environment-test
 	npm ci --prefix web/graphiql && npm run build --prefix web/graphiql
+
+# Builds the dashboard's page into app/static/dashboard, which is committed likewise.
+dashboard: environment-test
+	npm ci --prefix web/dashboard && npm run build --prefix web/dashboard
 
 # Everything that can be made again. The data folder .quarterdeck stays.
 clean:

@@ -10,6 +10,7 @@ import orjson
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
@@ -80,7 +81,7 @@ def _beside(settings: Settings, over_http: ASGIApp, metrics: Metrics) -> Starlet
         *templates.routes,
         *otlp.routes(),
         *reports.routes,
-        Mount("/static", _Static(directory=STATIC)),
+        Mount("/static", _Static(directory=STATIC), middleware=[Middleware(GZipMiddleware, compresslevel=6)]),
     ]
     middleware = [Middleware(Counted, traffic=metrics.traffic)]
     if settings.allowed_origins:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -37,12 +38,19 @@ class Browser:
         self.page.on("request", lambda request: self.hosts.add(urlsplit(request.url).netloc))
 
 
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
+@asynccontextmanager
+async def a_browser(timezone: str = "UTC") -> AsyncIterator[Browser]:
+    """A browser of somebody in a time zone."""
     async with async_playwright() as playwright:
         chromium = await playwright.chromium.launch(executable_path=chromium_path(), args=CHROMIUM_ARGUMENTS)
-        page = await chromium.new_page(viewport={"width": 1440, "height": 860})
+        page = await chromium.new_page(viewport={"width": 1440, "height": 860}, timezone_id=timezone)
         browser = Browser(page)
         browser.watch()
         yield browser
         await chromium.close()
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    async with a_browser() as found:
+        yield found

@@ -1,4 +1,4 @@
-"""The documents that GraphiQL and the client tests bring fit the schema."""
+"""The documents that GraphiQL, the dashboard and the client tests bring fit the schema."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from graphql import (
 
 ROOT = Path(__file__).parents[2]
 TABS = ROOT / "web" / "graphiql" / "src"
-DOCUMENTS = sorted([*TABS.rglob("*.graphql"), *(ROOT / "tests" / "clients" / "documents").glob("*.graphql")])
+DASHBOARD, CLIENTS = ROOT / "web" / "dashboard" / "src", ROOT / "tests" / "clients" / "documents"
+DOCUMENTS = sorted(path for folder in (TABS, DASHBOARD, CLIENTS) for path in folder.rglob("*.graphql"))
 
 
 @pytest.fixture(scope="module")
