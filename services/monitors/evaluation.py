@@ -13,21 +13,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from uuid import UUID
 
 from core import db
-from core.errors import QuarterdeckError
+from core.errors import Forbidden, QuarterdeckError
 from core.ids import encode, new_id
 from core.permissions import Actor, Permission
-from models.base import Row
 from models.monitors import (
     AlertKind,
-    MonitorGroupRow,
     MonitorIncidentRow,
     MonitorNoData,
     MonitorRow,
@@ -40,6 +36,7 @@ from services.metrics.ingest import watermark
 from services.metrics.labels import Names
 from services.monitors.alerts import condition_of
 from services.monitors.conditions import limit_of
+from services.monitors.groups import failed_groups, known_groups, store_groups, stored_groups
 from services.monitors.incidents import changed, end_all, open_incident, resolve, tell_of, update_value, upkeep
 from services.monitors.readings import Seen, readings
 from services.monitors.states import Group, Rules, Step, step, worst
@@ -56,6 +53,8 @@ EVALUATION_SECONDS = 60.0
 BEHIND = timedelta(minutes=5)
 """Metrics that are not complete up to this long ago are an error that monitors tell of."""
 LONGEST_EXPLANATION = 1000
+UNWATCHED = "It is not watched any more."
+FAILED = "The evaluation could not be finished: something went wrong on our side. It is tried again."
 
 # A monitor whose next time is far ahead was planned by a clock that has been set back since.
 _CLAIM = f"""
@@ -90,6 +89,8 @@ class Outcome:
     seen: Seen | None
     error: str | None
     duration_ms: int
+    forbidden: bool = False
+    """Whether it may not be looked at any more, as after a change of the organisation's policy."""
 
 
 async def evaluate_due(now: datetime | None = None, ready: datetime | None = None) -> int:
@@ -127,29 +128,25 @@ async def _evaluate(monitor: MonitorRow, now: datetime, ready: datetime) -> None
     except Exception:
         # One monitor's trouble is not the others'. Its claim runs out, and it is tried again.
         logger.exception("%s could not be evaluated.", encode("mon", monitor["id"]))
+        await _say_that_it_failed(monitor, now)
 
 
 async def look(monitor: MonitorRow, owner: Actor, at: datetime) -> Outcome:
     """What a monitor sees at an instant. Never raises: what fails is the outcome."""
     started = time.perf_counter()
-    seen, error = None, None
+    seen, error, forbidden = None, None, False
     try:
-        known = {
-            row["key"]: row["label"]
-            for row in await db.fetch(
-                "SELECT key, label FROM monitor_groups WHERE monitor_id = $1", monitor["id"], row=Row
-            )
-        }
+        known = await known_groups(monitor["id"])
         async with asyncio.timeout(EVALUATION_SECONDS):
             seen = await readings(monitor, owner, at, known)
     except TimeoutError:
         error = f"Reading the metric took longer than {EVALUATION_SECONDS:g} seconds."
     except QuarterdeckError as problem:
-        error = problem.message
+        error, forbidden = problem.message, isinstance(problem, Forbidden)
     except Exception:
         logger.exception("The metric of %s could not be read.", encode("mon", monitor["id"]))
         error = "The metric could not be read: something went wrong on our side."
-    return Outcome(seen, error, round((time.perf_counter() - started) * 1000))
+    return Outcome(seen, error, round((time.perf_counter() - started) * 1000), forbidden)
 
 
 async def finish(claimed: MonitorRow, at: datetime, outcome: Outcome, now: datetime, *, next_at: datetime) -> bool:
@@ -162,8 +159,10 @@ async def finish(claimed: MonitorRow, at: datetime, outcome: Outcome, now: datet
         every = timedelta(seconds=monitor["evaluate_every_seconds"])
         last = monitor["last_instant"]
         missed = max((at - last) // every - 1, 0) if last is not None else 0
+        if outcome.forbidden:
+            await end_all(work, monitor, f"{UNWATCHED} {outcome.error}", now)
         if outcome.seen is None:
-            state, value, counts = MonitorState.ERROR, None, await _failed(work, monitor)
+            state, value, counts = MonitorState.ERROR, None, await failed_groups(work, monitor)
             explanation, left_out = outcome.error, monitor["groups_left_out"]
         else:
             steps = await _take_steps(work, monitor, outcome.seen, at, now, after_gap=missed > 0)
@@ -256,12 +255,7 @@ async def _take_steps(
         timedelta(seconds=monitor["for_seconds"]),
         MonitorNoData(monitor["no_data"]),
     )
-    before = {
-        row["key"]: _group(row)
-        for row in await work.tx.fetch(
-            "SELECT * FROM monitor_groups WHERE monitor_id = $1", monitor["id"], row=MonitorGroupRow
-        )
-    }
+    before = await stored_groups(work, monitor["id"])
     steps = [step(before.get(reading.key), reading, rules, at, after_gap=after_gap) for reading in seen.readings]
     told: list[tuple[MonitorIncidentRow, AlertKind]] = []
     kept: list[Group] = []
@@ -271,7 +265,7 @@ async def _take_steps(
         if each.opened:
             incident = await open_incident(work, monitor, group, names.get(group.key), at)
             told.append((incident, AlertKind.FIRING))
-            group = _with_incident(group, incident["id"])
+            group = replace(group, incident_id=incident["id"], pending_since=None)
         elif each.resolved is not None:
             ended = before[group.key].incident_id
             assert ended is not None
@@ -279,10 +273,15 @@ async def _take_steps(
         elif group.incident_id is not None:
             await update_value(work, monitor, group, at)
         kept.append(group)
+    read = {each.group.key for each in steps}
+    for group in before.values():
+        if group.incident_id is not None and group.key not in read:
+            why = f"{UNWATCHED} {seen.explanation}" if seen.explanation else UNWATCHED
+            told.append((await resolve(work, monitor, group.incident_id, why, None, at), AlertKind.RESOLVED))
     await tell_of(work, monitor, told, now)
     if told or any(group.incident_id is not None for group in kept):
         changed(work, monitor["organization_id"])
-    await _store(work, monitor["id"], kept, grouped=monitor["group_by"] is not None)
+    await store_groups(work, monitor["id"], kept, grouped=monitor["group_by"] is not None)
     return steps
 
 
@@ -296,47 +295,20 @@ async def _names(monitor: MonitorRow, groups: Sequence[Group]) -> dict[str, str 
     return {group.key: names.label(dimension, group.label).name or group.label for group in groups}
 
 
-async def _store(work: Work, monitor_id: UUID, groups: Sequence[Group], *, grouped: bool) -> None:
-    """The groups as they stand. Of a monitor that groups, those that are well have no row."""
-    kept = [group for group in groups if not grouped or group.state is not MonitorState.OK]
-    await work.tx.execute(
-        "DELETE FROM monitor_groups WHERE monitor_id = $1 AND key <> ALL($2)",
-        monitor_id,
-        [group.key for group in kept],
-    )
-    if kept:
-        await work.tx.executemany(
-            "INSERT INTO monitor_groups (id, monitor_id, key, label, state, since, pending_since, value, measure, "
-            "explanation, incident_id) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) "
-            "ON CONFLICT (monitor_id, key) DO UPDATE SET state = $5, since = $6, pending_since = $7, value = $8, "
-            "measure = $9, explanation = $10, incident_id = $11",
-            [
-                (
-                    new_id(),
-                    monitor_id,
-                    group.key,
-                    group.label,
-                    group.state.value,
-                    group.since,
-                    group.pending_since,
-                    group.value,
-                    _finite(group.measure),
-                    group.explanation,
-                    group.incident_id,
-                )
-                for group in kept
-            ],
+async def _say_that_it_failed(claimed: MonitorRow, now: datetime) -> None:
+    """What nobody foresaw is seen on the monitor too. Its claim stays: when that runs out, it is tried again."""
+    try:
+        await db.execute(
+            "UPDATE monitors SET state = 'ERROR', explanation = $3, "
+            "state_since = CASE WHEN state = 'ERROR' THEN state_since ELSE $4 END "
+            "WHERE id = $1 AND claim = $2 AND status = 'ACTIVE'",
+            claimed["id"],
+            claimed["claim"],
+            FAILED,
+            now,
         )
-
-
-async def _failed(work: Work, monitor: MonitorRow) -> tuple[int, int]:
-    """Nothing could be read: incidents stay as they are, and what is pending stays so. How many groups, and firing."""
-    row = await work.tx.fetchrow(
-        "WITH failed AS (UPDATE monitor_groups SET state = 'ERROR' WHERE monitor_id = $1 RETURNING incident_id) "
-        "SELECT count(*) AS groups, count(incident_id) AS firing FROM failed",
-        monitor["id"],
-    )
-    return row["groups"], row["firing"]
+    except Exception:
+        logger.exception("Nor could that be said of %s.", encode("mon", claimed["id"]))
 
 
 async def _postpone(claimed: MonitorRow, until: datetime) -> None:
@@ -384,35 +356,3 @@ def _explained(steps: Sequence[Step], state: MonitorState, seen: Seen) -> str | 
     told = next((each.group.explanation for each in steps if each.group.state is state), None)
     parts = [part for part in (told, seen.explanation) if part]
     return " ".join(parts) or None
-
-
-def _group(row: MonitorGroupRow) -> Group:
-    return Group(
-        key=row["key"],
-        label=row["label"],
-        state=MonitorState(row["state"]),
-        since=row["since"],
-        pending_since=row["pending_since"],
-        value=row["value"],
-        measure=row["measure"],
-        explanation=row["explanation"],
-        incident_id=row["incident_id"],
-    )
-
-
-def _with_incident(group: Group, incident_id: UUID) -> Group:
-    return Group(
-        group.key,
-        group.label,
-        group.state,
-        group.since,
-        None,
-        group.value,
-        group.measure,
-        group.explanation,
-        incident_id,
-    )
-
-
-def _finite(number: float | None) -> float | None:
-    return number if number is not None and math.isfinite(number) else None

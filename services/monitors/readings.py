@@ -72,10 +72,13 @@ def window_end(monitor: MonitorRow, at: datetime) -> datetime:
 
 async def readings(monitor: MonitorRow, owner: Actor, at: datetime, known: Mapping[str, str | None]) -> Seen:
     """What the monitor sees at an instant, as its owner may see it. `known` are the groups that it knows of (key:
-    label): those without a value are among the readings. Raises what the metrics raise."""
+    label): those without a value are among the readings, as far as they may be shown. Raises what the metrics raise."""
     end = window_end(monitor, at)
     condition = condition_of(monitor)
-    source = _Source(monitor, owner, await shown_to(owner, monitor, list(_ranges(monitor, end))))
+    shown = await shown_to(owner, monitor, list(_ranges(monitor, end)))
+    source = _Source(monitor, owner, shown)
+    if source.grouped:
+        known = {key: label for key, label in known.items() if shown.may_show(label)}
     match condition:
         case Threshold():
             found = await source.values(end - source.window, end)
@@ -87,7 +90,7 @@ async def readings(monitor: MonitorRow, owner: Actor, at: datetime, known: Mappi
         case Change():
             all_ = await _changes(source, condition, end, known)
         case Absence():
-            all_ = await _absences(source, condition, end)
+            all_ = await _absences(source, condition, end, known)
         case Anomaly():
             return await _anomalies(source, condition, end, known)
         case BudgetBurn():
@@ -234,9 +237,13 @@ def _change(unit: MonitorChangeUnit, value: float | None, was: float | None) -> 
     return change, f"It was {was:.6g}: a change by {change:+.1f}%."
 
 
-async def _absences(source: _Source, condition: Absence, end: datetime) -> list[Reading]:
+async def _absences(
+    source: _Source, condition: Absence, end: datetime, known: Mapping[str, str | None]
+) -> list[Reading]:
     lately = await source.values(end - timedelta(seconds=condition.for_seconds), end)
     groups = await source.values(end - max(GROUPS_KNOWN_FOR, timedelta(seconds=condition.for_seconds)), end)
+    # One that is absent already stays so, however long ago it was there.
+    groups = source.with_known(groups, known)
     found = []
     for key, one in {**groups, **lately}.items() if source.grouped else [("", _NOTHING)]:
         present = key in lately and lately[key].count > 0

@@ -456,14 +456,17 @@ async def test_what_fails_in_the_middle_leaves_nothing_and_is_done_again(
         raise ConnectionError("the database went away")
 
     with monkeypatch.context() as patched:
-        patched.setattr(evaluation, "_store", breaks)
+        patched.setattr(evaluation, "store_groups", breaks)
         await at(NOON)
     assert (await incidents(row["id"]), await told(), await history(row["id"])) == ([], [], [])
+    stands = await monitor(row["id"])
+    assert (stands["state"], stands["explanation"]) == ("ERROR", evaluation.FAILED)
     later = NOON + timedelta(seconds=evaluation.LEASE_SECONDS + 1)
     await calls(house, 6, instant(later, 60))
     await at(later)
     assert len(await incidents(row["id"])) == 1
     assert await told() == ["Firing: Calls"]
+    assert (await monitor(row["id"]))["state"] == "FIRING"
 
 
 async def test_a_monitor_that_cannot_be_read_is_in_error_and_keeps_its_incident(
