@@ -15,7 +15,7 @@ from app.wiring import among_processes, connected
 from core.errors import BadInput
 from core.settings import Settings
 from models.audit import INSTALLATION
-from schema.build import build_schema, core_schema
+from schema.build import served_schema
 from schema.execution import Graph
 from services import documents
 from services.identity.actors import system_actor
@@ -115,7 +115,7 @@ def _of_manifest(manifest: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _graph(settings: Settings) -> Graph:
-    return Graph(core_schema(build_schema()), settings)
+    return Graph(served_schema(), settings)
 
 
 def _shortened(problems: list[str]) -> list[str]:

@@ -26,7 +26,7 @@ from app.http.traffic import Counted
 from app.wiring import Program, connected, serving
 from core import db
 from core.settings import Settings
-from schema.build import build_schema, core_schema
+from schema.build import served_schema
 from schema.execution import Graph
 from schema.streams import Live
 
@@ -45,7 +45,7 @@ class WebApp:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        schema = core_schema(build_schema())
+        schema = served_schema()
         self.graph = Graph(schema, settings)
         self.live = Live(self.graph, schema)
         self.metrics = Metrics(self.graph, self.live, settings)

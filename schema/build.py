@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import strawberry
@@ -155,6 +156,12 @@ def build_schema() -> strawberry.Schema:
 def core_schema(schema: strawberry.Schema) -> GraphQLSchema:
     """The same as graphql-core has it."""
     return schema._schema
+
+
+@cache
+def served_schema() -> GraphQLSchema:
+    """The schema as graphql-core has it, built once in a process: nobody may change it."""
+    return core_schema(build_schema())
 
 
 def _merged(name: str, description: str, parts: Sequence[type]) -> Any:

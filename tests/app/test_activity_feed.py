@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 from graphql import GraphQLInterfaceType, GraphQLObjectType
 
-from schema.build import build_schema, core_schema
+from schema.build import served_schema
 from tests.app.conftest import People
 from tests.clients_of_graph import Client, Json
 from tests.talking import FORK, SEND, UPDATE, asks, create, decide, following, history, send, talk
@@ -287,7 +287,7 @@ async def test_bad_input_is_refused(people: People) -> None:
 
 def test_fields_of_the_kinds_can_be_asked_for_side_by_side() -> None:
     """Fields of one name have one type in all kinds, so that no client needs aliases."""
-    schema = core_schema(build_schema())
+    schema = served_schema()
     activity = schema.type_map["Activity"]
     assert isinstance(activity, GraphQLInterfaceType)
     types: dict[str, set[str]] = {}

@@ -12,7 +12,7 @@ from core import db
 from core.permissions import Actor, Role
 from core.settings import Settings
 from integrations.agents.base import ToolCall, ToolResult
-from schema.build import build_schema, core_schema
+from schema.build import served_schema
 from schema.context import Context
 from schema.execution import Graph, Request
 from services.runs.executor import RunExecutor
@@ -158,7 +158,7 @@ async def asker(database: Program) -> Asker:
         await send_message(actor, session["id"], "two")
         for run in await db.fetch("SELECT * FROM runs WHERE session_id = $1 ORDER BY number", session["id"]):
             await executor.execute(job_of(run["id"], run["organization_id"], 1))
-    return Asker(Graph(core_schema(build_schema()), Settings()), actor)
+    return Asker(Graph(served_schema(), Settings()), actor)
 
 
 async def test_lists_within_lists_cost_one_query_each_however_long_they_are(asker: Asker) -> None:

@@ -12,7 +12,7 @@ from graphql import GraphQLInputObjectType, GraphQLObjectType
 
 from core.ids import encode, new_id
 from core.permissions import Role
-from schema.build import build_schema, core_schema
+from schema.build import served_schema
 from tests.app.conftest import People
 from tests.clients_of_graph import Client, Json, Refused
 from tests.sharing_help import (
@@ -227,7 +227,7 @@ async def test_who_is_deactivated_is_given_nothing(people: People) -> None:
 
 def test_circular_membership_cannot_be_said() -> None:
     """Teams have users in them and no teams, so there are no circles to walk in."""
-    types = core_schema(build_schema()).type_map
+    types = served_schema().type_map
     team, member = types["Team"], types["TeamMemberInput"]
     assert isinstance(team, GraphQLObjectType)
     assert isinstance(member, GraphQLInputObjectType)

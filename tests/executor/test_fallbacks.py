@@ -15,7 +15,7 @@ from graphql import GraphQLSchema, GraphQLSyntaxError, OperationDefinitionNode, 
 from core.permissions import Origin, Role
 from core.settings import Settings
 from executor import Plans, Unsupported
-from schema.build import build_schema, core_schema
+from schema.build import served_schema
 from schema.context import Context
 from schema.execution import Graph, Refused, Request
 from schema.plans import outline_of
@@ -52,7 +52,7 @@ def documents(schema: GraphQLSchema) -> Iterator[tuple[str, list[OperationDefini
 
 
 async def test_documents_of_the_product_are_executed_by_plans() -> None:
-    schema = core_schema(build_schema())
+    schema = served_schema()
     graph = Graph(schema, Settings(max_query_cost=10**9, max_query_aliases=1000))
     plans, house = Plans(schema, outline_of(schema)), await a_house()
     fallbacks, executed = Counter[str](), 0

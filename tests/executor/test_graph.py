@@ -12,7 +12,7 @@ from core import db
 from core.ids import encode
 from core.permissions import Origin, Role
 from core.settings import Settings
-from schema.build import build_schema, core_schema
+from schema.build import served_schema
 from schema.context import Context
 from schema.execution import Body, Graph, Refused, Request
 from tests.executor.seeding import a_full_house
@@ -46,7 +46,7 @@ MUTATIONS = [
 
 def graphs() -> tuple[Graph, Graph]:
     settings = Settings(max_query_aliases=200)
-    return Graph(core_schema(build_schema()), settings, plans=False), Graph(core_schema(build_schema()), settings)
+    return Graph(served_schema(), settings, plans=False), Graph(served_schema(), settings)
 
 
 def without_what_differs(body: Body) -> Any:

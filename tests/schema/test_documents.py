@@ -13,7 +13,7 @@ from core.permissions import Actor, Origin, Role
 from core.settings import Settings
 from models.audit import INSTALLATION
 from schema import documents
-from schema.build import build_schema, core_schema
+from schema.build import served_schema
 from schema.context import Context
 from schema.execution import Body, Graph, Refused, Request
 from schema.persisted import Reference
@@ -37,7 +37,7 @@ ENTANGLED = {
 
 @pytest.fixture
 def graph() -> Graph:
-    return Graph(core_schema(build_schema()), Settings())
+    return Graph(served_schema(), Settings())
 
 
 async def ask(graph: Graph, text: str, actor: Actor | None, **variables: Any) -> Body:

@@ -10,7 +10,7 @@ from core import db
 from core.ids import encode
 from core.permissions import Actor, Permission, Role
 from core.settings import Settings
-from schema.build import build_schema, core_schema
+from schema.build import served_schema
 from schema.context import Context
 from schema.execution import Graph, Request
 from services.identity.actors import actor_of_bearer
@@ -25,7 +25,7 @@ Json = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def graph() -> Graph:
-    return Graph(core_schema(build_schema()), Settings())
+    return Graph(served_schema(), Settings())
 
 
 @pytest.fixture
@@ -189,7 +189,7 @@ async def test_a_hundred_aliased_guesses_in_one_document_are_stopped(graph: Grap
         f'g{n}: setPassword(input: {{password: "another long one", currentPassword: "{n}"}}) {{ user {{ id }} }}'
         for n in range(100)
     )
-    ample = Graph(core_schema(build_schema()), Settings(max_query_aliases=200, max_query_tokens=10_000))
+    ample = Graph(served_schema(), Settings(max_query_aliases=200, max_query_tokens=10_000))
     ask = Asker(ample, house.actor(Role.ADMIN))
     codes = [code for _ in range(8) for code in await ask.codes(f"mutation {{ {guesses} }}")]
     assert codes.count("FORBIDDEN") <= 5

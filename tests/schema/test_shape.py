@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from graphql import GraphQLNonNull, GraphQLObjectType, get_named_type
 
-from schema.build import build_schema, core_schema
+from schema.build import served_schema
 
-SCHEMA = core_schema(build_schema())
+SCHEMA = served_schema()
 
 
 def test_mutations_take_one_input_and_return_a_payload() -> None:

@@ -14,7 +14,7 @@ from core import db
 from core.ids import decode
 from core.permissions import Role
 from core.settings import Settings
-from schema.build import build_schema, core_schema
+from schema.build import served_schema
 from schema.context import Context
 from schema.execution import Graph, Request
 from services.sessions.lifecycle import session_directory
@@ -69,7 +69,7 @@ class Asker:
 
 @pytest.fixture(scope="module")
 def graph() -> Graph:
-    return Graph(core_schema(build_schema()), Settings())
+    return Graph(served_schema(), Settings())
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from core.ids import new_id
 from core.permissions import Actor, Role
 from core.settings import Settings
 from resolvers import sessions as reads
-from schema.build import build_schema, core_schema
+from schema.build import served_schema
 from schema.context import Context
 from schema.execution import Graph, Request
 from services import workspace
@@ -46,7 +46,7 @@ async def written() -> dict[tuple[UUID, UUID, str], int]:
 
 
 async def test_a_read_notes_its_sessions_without_a_statement(house: House, sessions: list[UUID]) -> None:
-    graph, actor = Graph(core_schema(build_schema()), Settings()), house.actor(Role.MEMBER)
+    graph, actor = Graph(served_schema(), Settings()), house.actor(Role.MEMBER)
     seen: list[str] = []
     mark = db.queries_seen.set(seen)
     document = "{ sessions { nodes { id title messages(first: 1) { nodes { id } } } } }"
