@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -227,16 +227,27 @@ async def _check_key(vault: Vault) -> None:
 
 async def _keep_house() -> None:
     while True:
-        try:
-            await remove_stale_credentials()
-            await db.execute("DELETE FROM idempotency_keys WHERE created_at < now() - interval '7 days'")
-            await prune_session_changes()
-            await prune_notifications()
-            await prune_spending()
-            await retention.drop_old()
-            await retention.compress()
-            await prune_reports()
-            await prune_monitors()
-        except Exception:
-            logger.exception("Housekeeping failed; it is tried again in an hour.")
+        for step in _HOUSEKEEPING:
+            try:
+                await step()
+            except Exception:
+                # What comes after it shall not wait for whoever mends it.
+                logger.exception("Housekeeping (%s) failed; it is tried again in an hour.", step.__qualname__)
         await asyncio.sleep(HOUSEKEEPING_SECONDS)
+
+
+async def _forget_idempotency_keys() -> None:
+    await db.execute("DELETE FROM idempotency_keys WHERE created_at < now() - interval '7 days'")
+
+
+_HOUSEKEEPING: tuple[Callable[[], Awaitable[object]], ...] = (
+    remove_stale_credentials,
+    _forget_idempotency_keys,
+    prune_session_changes,
+    prune_notifications,
+    prune_spending,
+    retention.drop_old,
+    retention.compress,
+    prune_reports,
+    prune_monitors,
+)

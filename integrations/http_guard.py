@@ -13,15 +13,16 @@ from core.errors import QuarterdeckError
 class GuardedTransport(httpx2.AsyncBaseTransport):
     """Checks where each request leads, connects to the checked address, and cuts off endless answers.
 
-    Every request is checked, so a redirect cannot lead inside. Event streams may be endless and are
-    left to whoever reads their events; other answers over `max_bytes` raise ReadError, and a forbidden
-    address raises ConnectError.
+    Every request is checked, so a redirect cannot lead inside. Answers over `max_bytes` raise ReadError, and
+    a forbidden address raises ConnectError. With `event_streams`, those may be endless and are left to
+    whoever reads their events.
     """
 
-    def __init__(self, *, allow_private: bool, max_bytes: int) -> None:
+    def __init__(self, *, allow_private: bool, max_bytes: int, event_streams: bool = False) -> None:
         self._inner = httpx2.AsyncHTTPTransport(trust_env=False)
         self._allow_private = allow_private
         self._max_bytes = max_bytes
+        self._event_streams = event_streams
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         try:
@@ -30,7 +31,8 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
         except QuarterdeckError as error:
             raise httpx2.ConnectError(error.message, request=request) from error
         response = await self._connect(request, host, addresses)
-        if not response.headers.get("content-type", "").startswith("text/event-stream"):
+        is_events = response.headers.get("content-type", "").startswith("text/event-stream")
+        if not (is_events and self._event_streams):
             assert isinstance(response.stream, httpx2.AsyncByteStream)
             response.stream = _Bounded(response.stream, self._max_bytes, request)
         return response
@@ -62,12 +64,16 @@ def guarded_client(
     timeout_seconds: float,
     allow_private: bool,
     max_bytes: int,
+    event_streams: bool = False,
 ) -> httpx2.AsyncClient:
-    """A client for user-given URLs that follows no redirects of its own accord."""
+    """A client for user-given URLs that follows no redirects of its own accord.
+
+    `max_bytes` is of what comes over the wire: whoever reads a compressed answer bounds what becomes of it.
+    """
     return httpx2.AsyncClient(
         headers=dict(headers),
         timeout=httpx2.Timeout(min(timeout_seconds, 30.0), read=timeout_seconds),
-        transport=GuardedTransport(allow_private=allow_private, max_bytes=max_bytes),
+        transport=GuardedTransport(allow_private=allow_private, max_bytes=max_bytes, event_streams=event_streams),
         trust_env=False,
         follow_redirects=False,
     )

@@ -64,6 +64,7 @@ class HttpTransport:
             timeout_seconds=max(self._spec.timeout_seconds, 300.0),
             allow_private=self._allow_private,
             max_bytes=self._max_bytes,
+            event_streams=True,
         )
         client.event_hooks = {"response": [self._note]}
         async with (

@@ -80,7 +80,7 @@ class Fetcher:
         """Fetch to the end of the redirects; gives the SHA-256."""
         digest = hashlib.sha256()
         async with guarded_client(
-            headers={"accept": "*/*", "user-agent": "quarterdeck"},
+            headers={"accept": "*/*", "accept-encoding": "identity", "user-agent": "quarterdeck"},
             timeout_seconds=60,
             allow_private=self._settings.allow_private_networks,
             max_bytes=LARGEST_DOWNLOAD,
@@ -96,7 +96,12 @@ class Fetcher:
                             raise Unavailable(
                                 f"The archive was not fetched: {_plain(url)} said {response.status_code}."
                             )
+                        size = 0
                         async for chunk in response.aiter_bytes():
+                            # Compressed nevertheless, it may become more than what came over the wire.
+                            size += len(chunk)
+                            if size > LARGEST_DOWNLOAD:
+                                raise BadInput(f"The archive has more than {LARGEST_DOWNLOAD} bytes.")
                             digest.update(chunk)
                             write(chunk)
                         return digest.hexdigest()

@@ -8,6 +8,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from core import db
+from core.errors import BadInput
 from core.ids import encode
 from core.permissions import Actor
 from models.base import Query
@@ -36,7 +37,10 @@ _IDS = {
 async def table_of(
     actor: Actor, kind: ReportKind, question: ReportQuestion, start: datetime, end: datetime, zone: ZoneInfo
 ) -> Table:
-    """The report as a table, made as it is read. Raises what the questions raise."""
+    """The report as a table, made as it is read. Raises what the questions raise, and BadInput where facts that it
+    would be made of have been dropped: a bill shall not look complete when it is not."""
+    if kind is not ReportKind.METRICS:
+        await _check_kept("usage" if question.fact is None else question.fact, start)
     match kind:
         case ReportKind.METRICS:
             return _metrics_table(question, await metrics_of(actor, question, start, end, zone), start, end, zone)
@@ -47,6 +51,21 @@ async def table_of(
             return await focus_table(actor, question, start, end)
         case ReportKind.FACTS:
             return await _facts_table(actor, question, start, end)
+
+
+async def _check_kept(facts: str, start: datetime) -> None:
+    dropped = await db.fetchval(
+        "SELECT dropped_before FROM metric_retention WHERE facts = $1 AND level = 'RAW' AND dropped_before > $2",
+        facts,
+        start,
+    )
+    if dropped is not None:
+        raise BadInput(
+            f"Facts from before {moment(dropped)} have been dropped, and the range begins earlier. "
+            "Take one that begins then or later.",
+            field="question.from",
+            completeSince=moment(dropped),
+        )
 
 
 async def metrics_of(

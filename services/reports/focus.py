@@ -8,6 +8,7 @@ and a tag that says so.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -91,8 +92,12 @@ async def focus_table(actor: Actor, question: ReportQuestion, start: datetime, e
     organization = await db.fetchval("SELECT name FROM organizations WHERE id = $1", actor.organization_id)
 
     async def batches() -> AsyncIterator[Sequence[Sequence[Any]]]:
+        priced_by = None
         for first, last in _days(start, end):
-            found = await break_down(actor, question.costs(first, last, group_by=_DIMENSIONS))
+            asked = question.costs(first, last, group_by=_DIMENSIONS)
+            found = await break_down(actor, asked if priced_by is None else replace(asked, table_id=priced_by))
+            # One table for all days, whatever is published meanwhile.
+            priced_by = found.table["id"]
             groups = list(found.groups)
             if found.count > len(groups):
                 groups.append(found.total.minus(groups))

@@ -12,7 +12,7 @@ import logging
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from core import clock, db
 from core.errors import Conflict, ErrorCode, NotFound, QuarterdeckError, TooLarge, new_error_id
@@ -93,8 +93,17 @@ async def queue_due(now: datetime | None = None) -> int:
             at,
             row=ReportDefinitionRow,
         ):
-            zone, schedule = ZoneInfo(row["timezone"]), ReportSchedule(row["schedule"])
-            moment = row["next_at"]
+            try:
+                zone = ZoneInfo(row["timezone"])
+            except (ZoneInfoNotFoundError, ValueError):
+                # Another host may know zones that this one does not; the others' reports shall not wait for it.
+                await tx.execute(
+                    "UPDATE report_definitions SET next_at = NULL, problem = $2 WHERE id = $1",
+                    row["id"],
+                    f"Its time zone {row['timezone']} is not known here. Give it another one.",
+                )
+                continue
+            schedule, moment = ReportSchedule(row["schedule"]), row["next_at"]
             # Of what was missed the latest moment counts.
             while (later := next_moment(schedule, row["schedule_hour"], row["schedule_day"], zone, moment)) <= at:
                 moment = later
@@ -309,6 +318,8 @@ async def _end(
         if done != "UPDATE 1":
             work.entry.action = ""
             return
+        if status is ReportStatus.FAILED:
+            await work.tx.execute("DELETE FROM report_pieces WHERE run_id = $1", run["id"])
         work.target("Report", run["id"], run["name"])
         work.changed(after={"status": status.value, "rows": rows, "bytes": size, "errorCode": error_code})
         people = [run["owner_id"], *run["recipients"]] if status is ReportStatus.READY else [run["owner_id"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -13,6 +14,8 @@ import pytest
 
 from core.settings import Settings
 from integrations.agents.base import McpServerSpec
+from integrations.alerts.base import NotTaken
+from integrations.alerts.posting import post
 from integrations.http_guard import guarded_client
 from integrations.mcp.base import McpUnavailable
 from integrations.mcp.servers import ServerPool
@@ -90,10 +93,23 @@ async def test_redirects_are_not_followed() -> None:
 
 
 @pytest.mark.anyio
-async def test_answers_are_bounded() -> None:
-    async with http_server(lambda head: response("200 OK", b"x" * 5000)) as (port, _):
+@pytest.mark.parametrize("type_", ["text/plain", "text/event-stream"])
+async def test_answers_are_bounded(type_: str) -> None:
+    answer = response("200 OK", b"x" * 5000, **{"content-type": type_})
+    async with http_server(lambda head: answer) as (port, _):
         with pytest.raises(httpx2.ReadError, match="larger than 1000"):
             await get(f"http://127.0.0.1:{port}/")
+
+
+@pytest.mark.anyio
+async def test_of_what_takes_alerts_little_is_read_and_nothing_unpacked() -> None:
+    bomb = gzip.compress(b"x" * 10_000_000)
+    answer = response("500 Oh", bomb, **{"content-type": "text/event-stream", "content-encoding": "gzip"})
+    async with http_server(lambda head: answer) as (port, asked):
+        with pytest.raises(NotTaken, match="It answered 500") as refused:
+            await post(f"http://127.0.0.1:{port}/", b"{}", {}, allow_private=True)
+    assert len(str(refused.value)) < 2000
+    assert b"accept-encoding: identity" in asked[0].lower()
 
 
 @pytest.mark.anyio
