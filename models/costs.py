@@ -1,6 +1,6 @@
 """What models cost, what may be spent, and what was said of it: price tables, budgets, and dismissed recommendations.
 
-What was spent is in `spend_entries` and `spend_hours`, which the migration makes: services/costs/ledger.py writes them.
+What was spent is in `spend_entries` and `spend_sums`, which migrations make: services/costs/ledger.py writes them.
 """
 
 from __future__ import annotations

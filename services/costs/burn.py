@@ -8,10 +8,9 @@ from decimal import Decimal
 from uuid import UUID
 
 from core import db
-from models.base import Query
 from models.costs import BudgetRow, BudgetSubject
-from services.costs.ledger import NOBODY, spent_sql
-from services.costs.standing import SUBJECTS, period_of, standings
+from services.costs.standing import period_of, standings, window_of
+from services.costs.windows import NOBODY, spent_in
 
 _SECONDS_OF_HOUR = Decimal(3600)
 _CENTURY = timedelta(days=36_525)
@@ -72,13 +71,7 @@ async def _heaviest(budget: BudgetRow, start: datetime, end: datetime, in_usd: b
 
 
 async def _spent(budget: BudgetRow, user_id: UUID, start: datetime, end: datetime, in_usd: bool) -> Decimal:
-    query = Query()
-    column = {"total": f"coalesce(sum(spent.{'cost_usd' if in_usd else 'tokens'}), 0)::numeric"}
-    first, last = f"{query.arg(start)}::timestamptz", f"{query.arg(end)}::timestamptz"
-    return await db.fetchval(  # type: ignore[no-any-return]
-        "SELECT sums.total FROM budgets "
-        f"CROSS JOIN LATERAL (SELECT coalesce(budgets.user_id, {query.arg(user_id)}::uuid)) AS whose (spender) "
-        f"CROSS JOIN LATERAL ({spent_sql(SUBJECTS, first, last, column)}) AS sums "
-        f"WHERE budgets.id = {query.arg(budget['id'])}",
-        *query.args,
-    )
+    members = await db.fetch("SELECT user_id FROM team_members WHERE team_id = $1", budget["team_id"])
+    window = window_of(budget, [row["user_id"] for row in members], user_id, start, end)
+    [spent] = await spent_in(db.fetch, [window])
+    return spent.usd if in_usd else Decimal(spent.tokens)

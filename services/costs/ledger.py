@@ -1,49 +1,48 @@
 """What was spent: written in the transaction of the usage itself, so that no budget ever lags behind.
 
-Each stretch of a run's work is an entry of its own (`spend_entries`), and added to the hour of its organisation, its
-user and its template (`spend_hours`), always in this order, so that writers cannot wait for each other in a ring. The
-sum over a window is that of the whole hours in it and of the entries at its two ends: exact to the moment, and quick.
+Each stretch of a run's work is an entry of its own (`spend_entries`), and added to the ten minutes, the hour and the
+day of its organisation, its user and its template (`spend_sums`), from which windows are added up (windows.py).
 Template tests count as well: they cost money like everything else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
 from uuid import UUID
 
 from core import db
 from integrations.agents.base import Usage
 from models.sessions import RunRow, SessionRow
 from services.costs.prices import Tokens, price_of
+from services.costs.windows import NOBODY
 from services.work import Work
 
-NOBODY = UUID(int=0)
-"""In place of a template, or of the user of an EACH_USER budget, where there is none."""
-
-SHARDS = 16
-"""Rows that the spending of an hour is spread over: runs that end at once seldom meet in one."""
+SHARDS = 4
+"""Rows that a sum is spread over: runs that end at once seldom wait for each other."""
 
 KEPT_DAYS = 400
 """Longer than any budget's window."""
 
-_SPEND = """
-WITH entry AS (
-    INSERT INTO spend_entries (run_id, segment, organization_id, user_id, template_id, at, cost_usd, tokens)
-    SELECT $1, $2, $3, $4, coalesce((SELECT template_id FROM session_template_versions WHERE id = $5), $9), $6, $7, $8
-    ON CONFLICT DO NOTHING RETURNING *
-), hours AS (
-    INSERT INTO spend_hours (subject_id, hour, shard, cost_usd, tokens, unpriced)
-    SELECT subjects.id, date_trunc('hour', at, 'UTC'), $10, coalesce(cost_usd, 0), tokens, (cost_usd IS NULL)::int
-    FROM entry
-    CROSS JOIN LATERAL (VALUES (1, organization_id), (2, user_id), (3, template_id)) AS subjects (place, id)
-    WHERE subjects.id <> $9 ORDER BY subjects.place
-    ON CONFLICT (subject_id, hour, shard) DO UPDATE SET
-        cost_usd = spend_hours.cost_usd + excluded.cost_usd, tokens = spend_hours.tokens + excluded.tokens,
-        unpriced = spend_hours.unpriced + excluded.unpriced
-)
-SELECT template_id FROM entry
-"""
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Usage that was paid for. `usage_id` and `part` say which: the stretch of a run, or a fact of usage."""
+
+    usage_id: UUID
+    part: int
+    organization_id: UUID
+    user_id: UUID
+    """NOBODY where it is nobody's."""
+    template_id: UUID
+    """NOBODY where there is none."""
+    at: datetime
+    """When it happened: it counts in the windows that this lies in, however late it is noted."""
+    cost_usd: Decimal | None
+    """None where nobody knows it."""
+    tokens: int
 
 
 async def spend(work: Work, session: SessionRow, run: RunRow, usage: Usage) -> UUID | None:
@@ -58,61 +57,73 @@ async def spend(work: Work, session: SessionRow, run: RunRow, usage: Usage) -> U
     cost = usage.cost_usd
     if cost is None and session["model"] is not None:
         cost = await price_of(run["organization_id"], (None, session["model"]), tokens, usage.requests, work.at)
-    return await work.tx.fetchval(  # type: ignore[no-any-return]
-        _SPEND,
-        run["id"],
-        run["segment"],
-        run["organization_id"],
-        run["started_by_id"],
-        session["template_version_id"],
-        work.at,
-        cost,
-        sum(known.values()),
-        NOBODY,
-        run["id"].int % SHARDS,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """SQL of whose spending it is, over `spent`."""
-
-    applies: str
-    """When it is about this sort of subject."""
-    hours: str
-    """The condition on `spend_hours`."""
-    entries: str
-    """The same on `spend_entries`."""
-
-
-def spent_sql(subjects: Collection[Subject], start: str, end: str, columns: Mapping[str, str]) -> str:
-    """A SELECT over what was spent from `start` (inclusive) to `end`, both SQL, in one row.
-
-    `columns` says what to add up: {name: SQL over `spent.cost_usd`, `spent.tokens`, `spent.unpriced`}.
-    """
-    hour = f"date_trunc('hour', {start}, 'UTC')"
-    first_hour = f"({hour} + CASE WHEN {hour} < {start} THEN interval '1 hour' ELSE interval '0' END)"
-    last_hour = f"greatest(date_trunc('hour', {end}, 'UTC'), {first_hour})"
-    parts = []
-    for subject in subjects:
-        parts.append(
-            "SELECT spent.cost_usd, spent.tokens, spent.unpriced FROM spend_hours AS spent WHERE "
-            f"{subject.applies} AND {subject.hours} AND spent.hour >= {first_hour} AND spent.hour < {last_hour}"
+    template_id = None
+    if session["template_version_id"] is not None:
+        template_id = await work.tx.fetchval(
+            "SELECT template_id FROM session_template_versions WHERE id = $1", session["template_version_id"]
         )
-        parts += [
-            "SELECT spent.cost_usd, spent.tokens, (spent.cost_usd IS NULL)::int FROM spend_entries AS spent "
-            f"WHERE {subject.applies} AND {subject.entries} AND {edge}"
-            for edge in (
-                f"spent.at >= {start} AND spent.at < least({first_hour}, {end})",
-                f"spent.at >= {last_hour} AND spent.at < {end}",
-            )
-        ]
-    wanted = ", ".join(f"{sql} AS {name}" for name, sql in columns.items())
-    return f"SELECT {wanted} FROM ({' UNION ALL '.join(parts)}) AS spent"
+    entry = Entry(
+        usage_id=run["id"],
+        part=run["segment"],
+        organization_id=run["organization_id"],
+        user_id=run["started_by_id"],
+        template_id=template_id or NOBODY,
+        at=work.at,
+        cost_usd=cost,
+        tokens=sum(known.values()),
+    )
+    return entry.template_id if await enter(work.tx, [entry]) else None
+
+
+async def enter(tx: db.Transaction, entries: Sequence[Entry]) -> int:
+    """Put usage into the ledger, from whichever source; returns how many entries are new. What was entered before, by
+    whichever process, is not counted again.
+
+    Call it once in a transaction, with all that there is, and late: the sums that it adds to are held until the commit.
+    They are taken in the order of their keys, so writers cannot wait for each other in a ring.
+    """
+    if not entries:
+        return 0
+    return await tx.fetchval(  # type: ignore[no-any-return]
+        _ENTER,
+        [entry.usage_id for entry in entries],
+        [entry.part for entry in entries],
+        [entry.organization_id for entry in entries],
+        [entry.user_id for entry in entries],
+        [entry.template_id for entry in entries],
+        [entry.at for entry in entries],
+        [entry.cost_usd for entry in entries],
+        [entry.tokens for entry in entries],
+        entries[0].usage_id.int % SHARDS,
+    )
 
 
 async def prune_spending() -> int:
     """Forget what no budget can look at any more; returns how many entries. Called by workers."""
     tag = await db.execute(f"DELETE FROM spend_entries WHERE at < now() - interval '{KEPT_DAYS} days'")
-    await db.execute(f"DELETE FROM spend_hours WHERE hour < now() - interval '{KEPT_DAYS} days'")
+    await db.execute(f"DELETE FROM spend_sums WHERE at < now() - interval '{KEPT_DAYS + 1} days'")
     return int(tag.rpartition(" ")[2])
+
+
+_ENTER = f"""
+WITH entered AS (
+    INSERT INTO spend_entries (usage_id, part, organization_id, user_id, template_id, at, cost_usd, tokens)
+    SELECT * FROM unnest($1::uuid[], $2::int[], $3::uuid[], $4::uuid[], $5::uuid[], $6::timestamptz[], $7::numeric[],
+        $8::bigint[]) AS given (usage_id, part, organization_id, user_id, template_id, at, cost_usd, tokens)
+    ORDER BY usage_id, part
+    ON CONFLICT DO NOTHING RETURNING *
+), added AS (
+    INSERT INTO spend_sums (spender_id, unit, at, shard, cost_usd, tokens, unpriced)
+    SELECT spenders.id, units.unit, date_bin(units.length, entered.at, '2000-01-01T00:00:00Z') AS begins, $9::int,
+        coalesce(sum(cost_usd), 0), sum(tokens), count(*) FILTER (WHERE cost_usd IS NULL)
+    FROM entered
+    CROSS JOIN LATERAL (VALUES (organization_id), (user_id), (template_id)) AS spenders (id)
+    CROSS JOIN (VALUES (1, interval '10 minutes'), (2, '1 hour'), (3, '24 hours')) AS units (unit, length)
+    WHERE spenders.id <> '{NOBODY}'
+    GROUP BY spenders.id, units.unit, begins ORDER BY spenders.id, units.unit, begins
+    ON CONFLICT (spender_id, unit, at, shard) DO UPDATE SET
+        cost_usd = spend_sums.cost_usd + excluded.cost_usd, tokens = spend_sums.tokens + excluded.tokens,
+        unpriced = spend_sums.unpriced + excluded.unpriced
+)
+SELECT count(*)::int FROM entered
+"""

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from core import db
 from core.ids import encode
 from core.permissions import Role
 from core.settings import Settings
+from services.costs.ledger import Entry, enter
+from services.costs.windows import NOBODY
 from services.identity.tokens import create_access_token
 from tests.app.conftest import served
 from tests.clients_of_graph import Client
@@ -111,28 +114,22 @@ class Household:
         self, usd: str | None, *, at: datetime | None = None, role: Role = Role.MEMBER, tokens: int = 0
     ) -> None:
         """Put spending into the ledger, as if a run had cost it."""
-        moment = at or datetime.now(UTC)
-        await db.execute(
-            "INSERT INTO spend_entries (run_id, segment, organization_id, user_id, template_id, at, cost_usd, tokens) "
-            "VALUES (gen_random_uuid(), 1, $1, $2, $3, $4, $5::text::numeric, $6)",
-            self.organization_id,
-            self.user_id(role),
-            UUID(int=0),
-            moment,
-            usd,
-            tokens,
-        )
-        await db.execute(
-            "INSERT INTO spend_hours (subject_id, hour, shard, cost_usd, tokens, unpriced) "
-            "SELECT id, date_trunc('hour', $2::timestamptz, 'UTC'), 0, coalesce($3::text::numeric, 0), $4, "
-            "($3::text IS NULL)::int FROM unnest($1::uuid[]) AS id ON CONFLICT (subject_id, hour, shard) DO UPDATE SET "
-            "cost_usd = spend_hours.cost_usd + excluded.cost_usd, tokens = spend_hours.tokens + excluded.tokens, "
-            "unpriced = spend_hours.unpriced + excluded.unpriced",
-            [self.organization_id, self.user_id(role)],
-            moment,
-            usd,
-            tokens,
-        )
+        async with db.transaction() as tx:
+            await enter(
+                tx,
+                [
+                    Entry(
+                        usage_id=uuid4(),
+                        part=1,
+                        organization_id=self.organization_id,
+                        user_id=self.user_id(role),
+                        template_id=NOBODY,
+                        at=at or datetime.now(UTC),
+                        cost_usd=None if usd is None else Decimal(usd),
+                        tokens=tokens,
+                    )
+                ],
+            )
 
 
 @asynccontextmanager

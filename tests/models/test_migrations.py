@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -110,6 +111,38 @@ async def test_indexes_of_the_event_log_are_made_while_others_read_and_begun_aga
         assert await connection.fetchval(valid) == before + 5
     finally:
         await other.close()
+        await connection.close()
+
+
+async def test_a_ledger_of_spending_is_added_up_as_it_is_found(database_url: str) -> None:
+    config = tortoise_config(database_url, pool_size=2, role=None)
+    await run_migrations(config=config, app_labels=["models"], target="models.0028_monitors")
+    await Tortoise.close_connections()
+    connection = await asyncpg.connect(database_url)
+    try:
+        # Of one organisation and nobody's template, every 20 minutes of a day and a half, at nine dollars or unknown.
+        await connection.execute(
+            "INSERT INTO spend_entries (run_id, segment, organization_id, user_id, template_id, at, cost_usd, tokens) "
+            "SELECT gen_random_uuid(), 1, md5('o')::uuid, md5('u' || n % 3)::uuid, $1, "
+            "timestamptz '2026-03-01 12:00Z' + n * interval '20 minutes', CASE WHEN n % 9 > 0 THEN 9 END, 7 "
+            "FROM generate_series(0, 107) AS n",
+            UUID(int=0),
+        )
+        await migrate(database_url)
+        sums = (
+            "SELECT unit, count(DISTINCT at), sum(cost_usd)::int, sum(tokens)::int, sum(unpriced)::int FROM spend_sums "
+            "WHERE spender_id = ANY($1::uuid[]) GROUP BY unit ORDER BY unit"
+        )
+        expected = [(1, 108, 864, 756, 12), (2, 36, 864, 756, 12), (3, 2, 864, 756, 12)]
+        people = await connection.fetch("SELECT DISTINCT user_id, organization_id FROM spend_entries")
+        for ids in ([row["user_id"] for row in people], [people[0]["organization_id"]]):
+            assert [tuple(row) for row in await connection.fetch(sums, ids)] == expected
+        assert await connection.fetchval("SELECT count(DISTINCT spender_id) FROM spend_sums") == 4
+        await run_migrations(config=config, app_labels=["models"], target="models.0028_monitors")
+        await Tortoise.close_connections()
+        hours = "SELECT count(*), sum(cost_usd)::int FROM spend_hours WHERE subject_id = $1"
+        assert tuple(await connection.fetchrow(hours, people[0]["organization_id"])) == (36, 864)
+    finally:
         await connection.close()
 
 

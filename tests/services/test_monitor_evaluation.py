@@ -20,6 +20,8 @@ from models.analytics import Individuals
 from models.costs import BudgetAction, BudgetSubject, BudgetWindow
 from models.monitors import AlertSeverity, MonitorNoData, MonitorRow
 from services.costs.budgets import NewBudget, create_budget
+from services.costs.ledger import Entry, enter
+from services.costs.windows import NOBODY
 from services.identity.accounts import create_user, update_user
 from services.metrics.policy import PolicyChanges, update_policy
 from services.monitors import evaluation
@@ -323,22 +325,8 @@ async def test_a_budget_that_burns_too_fast(house: House) -> None:
 async def _spent(house: House, usd: Decimal, when: datetime) -> None:
     """In the ledger of budgets, a second before `when`."""
     member, moment = house.users[Role.MEMBER]["id"], when - timedelta(seconds=1)
-    await db.execute(
-        "INSERT INTO spend_entries (run_id, segment, organization_id, user_id, template_id, at, cost_usd, tokens) "
-        "VALUES (gen_random_uuid(), 1, $1, $2, $3, $4, $5, 0)",
-        house.organization_id,
-        member,
-        UUID(int=0),
-        moment,
-        usd,
-    )
-    await db.execute(
-        "INSERT INTO spend_hours (subject_id, hour, shard, cost_usd, tokens, unpriced) "
-        "SELECT id, date_trunc('hour', $2::timestamptz, 'UTC'), 0, $3, 0, 0 FROM unnest($1::uuid[]) AS id",
-        [house.organization_id, member],
-        moment,
-        usd,
-    )
+    async with db.transaction() as tx:
+        await enter(tx, [Entry(new_id(), 1, house.organization_id, member, NOBODY, moment, usd, 0)])
 
 
 async def test_too_many_groups_are_bounded_and_told(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
