@@ -30,6 +30,7 @@ from models.sessions import Session
 from models.templates import SessionTemplate, SessionTemplateVersion
 from resolvers import reading
 from resolvers.reading import children, parent
+from services.costs.behind import facts_of_group
 from services.costs.breakdown import (
     Amounts,
     Breakdown,
@@ -43,6 +44,7 @@ from services.costs.questions import CostQuestion
 from services.costs.rates import Rate
 from services.costs.standing import Standing, frees_at, standings
 from services.costs.whose import HIDDEN
+from services.metrics.series import RowsBehind
 
 MOST_OTHERS = 1000
 
@@ -87,6 +89,13 @@ class GroupInBreakdown:
         """Of the total, 0 to 1."""
         own, total = self.group.amounts.total, self.breakdown.total.amounts.total
         return float(own / total) if total and own is not None else None
+
+    @property
+    def rows(self) -> RowsBehind | None:
+        """What finds the facts behind it; None for the rest of the groups."""
+        if not self.group.labels and self.group is not self.breakdown.total:
+            return None
+        return facts_of_group(self.breakdown.question, self.group.labels)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from schema.annotation_writes import AnnotationMutation
 from schema.annotations import AnnotationQuery
 from schema.audit import AuditQuery
 from schema.budgets import BudgetMutation, BudgetQuery
-from schema.costs import CostMutation, CostQuery
+from schema.costs import CostQuery
 from schema.environment import EnvironmentMutation, EnvironmentQuery
 from schema.fields import enum_type, read
 from schema.handoffs import HandoffMutation
@@ -32,6 +32,7 @@ from schema.node import NodeQuery
 from schema.notifications import NotificationMutation, NotificationSubscription
 from schema.people import PeopleMutation, PeopleQuery
 from schema.presence import PresenceMutation
+from schema.prices import PriceTableMutation, PriceTableQuery
 from schema.recommendations import RecommendationMutation, RecommendationQuery
 from schema.reports import ReportMutation, ReportQuery
 from schema.retention import RetentionQuery
@@ -78,6 +79,7 @@ QUERIES: Sequence[type] = (
     ActivityFeedQuery,
     MonitorQuery,
     AuditQuery,
+    PriceTableQuery,
     CostQuery,
     ReportQuery,
     BudgetQuery,
@@ -103,7 +105,7 @@ MUTATIONS: Sequence[type] = (
     TemplateTestMutation,
     EnvironmentMutation,
     TelemetryMutation,
-    CostMutation,
+    PriceTableMutation,
     ReportMutation,
     BudgetMutation,
     RecommendationMutation,

@@ -15,8 +15,10 @@ from core.ids import decode, encode
 from core.permissions import Permission
 from resolvers import recommendations as reads
 from resolvers.identity import user_in
-from schema.costs import From, Prices, To
+from schema.costs import From, To
 from schema.fields import Info, column, enum_type, input_type, mutation, nested, object_type, query
+from schema.metrics import MetricRowsBehind
+from schema.prices import Prices
 from schema.sessions import LazyUser, Session
 from services.costs import findings
 from services.costs import recommendations as writes
@@ -106,7 +108,13 @@ class CostRecommendation:
     since: datetime = column("Begin of the usage behind it.", name="start")
     until: datetime = column("End of the usage behind it.", name="end")
     filter: list[DimensionValues] = column(
-        "Which usage is behind it: a filter for metrics and costs over the same range.", name="finding", show=_filter
+        "Which usage it was found in: a filter for metrics, and for costs, over the same range.",
+        name="finding",
+        show=_filter,
+    )
+    rows: MetricRowsBehind | None = column(
+        "What `metricRows` takes to list the usage, or the failed runs, that it was found in; null for idle sessions, "
+        "which have none."
     )
     dismissal: RecommendationDismissal | None = column("Who dismissed it; null where nobody did.")
 

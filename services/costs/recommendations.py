@@ -12,11 +12,13 @@ from core.ids import new_id
 from core.permissions import Actor, Permission
 from models.base import Row
 from models.costs import ModelPriceTableRow
-from services.costs.findings import Finding, Ground
+from services.costs.behind import facts_of
+from services.costs.findings import Finding, Ground, RecommendationKind
 from services.costs.model_rules import cheaper_models, unused_caches
 from services.costs.prices import price_table, rates_of
 from services.costs.questions import LONGEST_RANGE
 from services.costs.session_rules import failed_runs, idle_sessions, large_prompts
+from services.metrics.series import RowsBehind
 from services.work import write
 
 SHORTEST_RANGE = timedelta(days=1)
@@ -37,6 +39,15 @@ class Recommendation:
     start: datetime
     end: datetime
     dismissal: DismissalRow | None
+
+    @property
+    def rows(self) -> RowsBehind | None:
+        """What finds the facts that it was found in; None for sessions without any."""
+        finding = self.finding
+        if finding.kind is RecommendationKind.IDLE_SESSIONS:
+            return None
+        fact = "run" if finding.kind is RecommendationKind.FAILED_RUNS else "usage"
+        return facts_of(fact, self.start, self.end, finding.filter)
 
 
 async def recommendations(

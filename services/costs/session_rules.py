@@ -12,6 +12,7 @@ from core import db
 from models.base import Query
 from services.costs.findings import SAMPLES, USD, Confidence, Finding, Ground, RecommendationKind, Step, worthwhile
 from services.costs.prices import JOIN_RATES, rates_sql
+from services.metrics.questions import MOST_VALUES
 
 CHARACTERS_PER_TOKEN = 4
 """An estimate, for text in English."""
@@ -45,7 +46,7 @@ async def large_prompts(ground: Ground) -> list[Finding]:
             sum(facts.requests)::bigint AS requests,
             sum((large.tokens - {PROMPT_TOKENS}) * facts.requests
                 * CASE WHEN facts.cache_read_tokens > 0 THEN rates.cache_read ELSE rates.input END) * 0.000001 AS usd,
-            (array_agg(DISTINCT large.id))[1:{SAMPLES}] AS samples,
+            (array_agg(DISTINCT large.id))[1:{MOST_VALUES}] AS session_ids,
             array_agg(DISTINCT facts.template_version_id::text)
                 FILTER (WHERE facts.template_version_id IS NOT NULL) AS versions
         FROM usage_facts AS facts JOIN large ON large.id = facts.session_id {JOIN_RATES}
@@ -58,7 +59,7 @@ async def large_prompts(ground: Ground) -> list[Finding]:
     for row in rows:
         over = row["tokens"] - PROMPT_TOKENS
         last = ground.of_30_days(row["usd"])
-        by_version = {"template_version": row["versions"]} if row["versions"] else None
+        by_version = {"template_version": row["versions"][:MOST_VALUES]} if row["versions"] else None
         found.append(
             Finding(
                 kind=RecommendationKind.LARGE_SYSTEM_PROMPT,
@@ -88,8 +89,11 @@ async def large_prompts(ground: Ground) -> list[Finding]:
                 ],
                 saving=last.value,
                 confidence=Confidence.LOW,
-                filter=by_version or {"session": [str(id_) for id_ in row["samples"]]},
-                sessions=row["samples"],
+                # All of its sessions where a filter takes so many; else the versions that most of them come from.
+                filter=by_version
+                if by_version and row["sessions"] > MOST_VALUES
+                else {"session": [str(id_) for id_ in row["session_ids"]]},
+                sessions=row["session_ids"][:SAMPLES],
             )
         )
     return worthwhile(found)
@@ -157,7 +161,7 @@ async def idle_sessions(ground: Ground) -> list[Finding]:
     row = await db.fetchrow(
         f"""
         SELECT count(DISTINCT sessions.id) AS sessions, count(*) AS servers,
-            (array_agg(DISTINCT sessions.id))[1:{SAMPLES}] AS samples
+            (array_agg(DISTINCT sessions.id))[1:{MOST_VALUES}] AS session_ids
         FROM sessions JOIN session_mcp_servers ON session_mcp_servers.session_id = sessions.id
         WHERE sessions.organization_id = $1 AND sessions.purpose = 'WORK'
             AND sessions.status IN ('CREATED', 'ACTIVE', 'WAITING', 'PAUSED', 'FAILED')
@@ -193,7 +197,7 @@ async def idle_sessions(ground: Ground) -> list[Finding]:
             ],
             saving=Decimal(0),
             confidence=Confidence.HIGH,
-            filter={"session": [str(id_) for id_ in row["samples"]]},
-            sessions=row["samples"],
+            filter={"session": [str(id_) for id_ in row["session_ids"]]},
+            sessions=row["session_ids"][:SAMPLES],
         )
     ]

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -15,41 +14,39 @@ import pytest
 from core import clock, db
 from core.ids import decode, encode
 from core.permissions import Role
-from services.costs.burn import burn
 from services.costs.guard import watch
-from services.costs.ledger import NOBODY
-from services.costs.standing import month_end, standings_of_run
+from services.costs.standing import standings_of_run
+from services.costs.windows import NOBODY
+from tests.app.budgeting import (
+    CREATE,
+    HISTORY,
+    LIST,
+    REMOVE,
+    START,
+    STATUS,
+    UPDATE,
+    budget,
+    kinds,
+    model_session,
+    started,
+    status,
+    told,
+)
 from tests.app.costing import MODEL, Costing, Household, costing
-from tests.clients_of_graph import Client, Json
+from tests.clients_of_graph import Json
 from tests.databases import TestServer
 from tests.talking import SEND, asks, create, decide, eventually, history, send, talk
+from tests.templating import change_template, make_template, publish_untested
 
 pytestmark = pytest.mark.anyio
 
-BUDGET = """
-  id name subject window windowLength timezone limitUsd limitTokens warnAt action
-  team { id } user { id } template { id }
-  status {
-    windowStart windowEnd spentUsd spentTokens remainingUsd remainingTokens usedUp freesAt unpriced user { id }
-  }
-"""
-CREATE = f"mutation ($input: CreateBudgetInput!) {{ createBudget(input: $input) {{ budget {{ {BUDGET} }} }} }}"
-UPDATE = f"mutation ($input: UpdateBudgetInput!) {{ updateBudget(input: $input) {{ budget {{ {BUDGET} }} }} }}"
-REMOVE = "mutation ($input: RemoveBudgetInput!) { removeBudget(input: $input) { budgetId } }"
-LIST = f"query ($subjects: [BudgetSubject!]) {{ budgets(subjects: $subjects) {{ totalCount nodes {{ {BUDGET} }} }} }}"
-STATUS = """
-query ($id: ID!, $user: ID) {
-  node(id: $id) { ... on Budget { status(userId: $user) { spentUsd remainingUsd usedUp freesAt user { id } } } }
-}
-"""
-HISTORY = """
-query ($id: ID) {
-  budgetHistory(budgetId: $id) {
-    nodes { kind threshold spentUsd spentTokens windowStart runId budgetId budget { name } user { id } }
+BY_VERSION = """
+{
+  costBreakdown(from: "2026-01-01T00:00:00Z", to: "2035-01-01T00:00:00Z", groupBy: [TEMPLATE, TEMPLATE_VERSION]) {
+    groups { nodes { keys { name } requests inputTokens outputTokens cacheReadTokens cacheWriteTokens } }
   }
 }
 """
-INBOX = "{ viewer { notifications { nodes { kind title body session { id } subject { id } } } } }"
 
 
 @pytest.fixture(scope="module")
@@ -65,35 +62,6 @@ async def process(
 @pytest.fixture
 async def home(process: Costing) -> Household:
     return await process.house()
-
-
-async def budget(client: Client, **given: Any) -> Json:
-    """A budget; what is left out is that of the organisation for a day, which refuses."""
-    input_ = {
-        "name": "Runs",
-        "subject": "ORGANIZATION",
-        "window": "DAYS",
-        "action": "REFUSE",
-        **({} if "limitTokens" in given else {"limitUsd": "1"}),
-    } | given
-    return (await client(CREATE, input=input_))["createBudget"]["budget"]  # type: ignore[no-any-return]
-
-
-async def status(client: Client, id_: str, user: str | None = None) -> Json:
-    return (await client(STATUS, id=id_, user=user))["node"]["status"]  # type: ignore[no-any-return]
-
-
-async def told(client: Client) -> list[Json]:
-    nodes = (await client(INBOX))["viewer"]["notifications"]["nodes"]
-    return [node for node in nodes if node["kind"] == "BUDGET"]
-
-
-async def kinds(client: Client, id_: str) -> list[str]:
-    return [event["kind"] for event in (await client(HISTORY, id=id_))["budgetHistory"]["nodes"]]
-
-
-async def model_session(client: Client, **more: Any) -> str:
-    return (await create(client, runtime="pydantic_ai", model=MODEL, **more))["id"]  # type: ignore[no-any-return]
 
 
 # -- runs
@@ -242,12 +210,6 @@ async def test_a_month_begins_at_midnight_of_its_time_zone(home: Household) -> N
     assert (used["usedUp"], used["freesAt"]) == (True, found["status"]["windowEnd"])
 
 
-def test_months_are_as_long_as_the_calendar_and_the_clock_make_them() -> None:
-    march = datetime(2026, 2, 28, 23, tzinfo=UTC)
-    assert month_end(march, "Europe/Berlin") == datetime(2026, 3, 31, 22, tzinfo=UTC)
-    assert month_end(datetime(2026, 12, 1, tzinfo=UTC), "UTC") == datetime(2027, 1, 1, tzinfo=UTC)
-
-
 # -- whose
 
 
@@ -295,6 +257,53 @@ async def test_team_user_and_template_budgets_count_what_is_theirs(home: Househo
     assert refused.message.startswith("Your team's budget “Team”")
     assert [each["name"] for each in (await home.member(LIST))["budgets"]["nodes"]] == []
     assert [each["name"] for each in (await home.clients[Role.OWNER](LIST))["budgets"]["nodes"]] == ["Owner", "Team"]
+
+
+async def test_a_template_s_budget_is_for_all_its_versions_and_says_when_there_is_room_again(home: Household) -> None:
+    spec = {"runtime": "pydantic_ai", "model": MODEL}
+    template = (await make_template(home.admin, spec=spec, organizationLevel="USE"))["id"]
+    await publish_untested(home.admin, template)
+    # A run has 180 tokens.
+    found = await budget(home.admin, subject="TEMPLATE", templateId=template, limitTokens=300, name="Reviews")
+    assert found["template"]["id"] == template
+    first = await started(home.member, template)
+    await talk(home.member, first, "hello")
+    assert (await status(home.admin, found["id"]))["usedUp"] is False
+    await change_template(home.admin, template, spec=spec | {"systemPrompt": "Be short."})
+    await publish_untested(home.admin, template)
+    second = await started(home.admin, template)
+    await talk(home.admin, second, "hello")
+    [shown] = [each for each in (await home.admin(LIST))["budgets"]["nodes"] if each["id"] == found["id"]]
+    assert (shown["status"]["spentTokens"], shown["status"]["usedUp"]) == (360, True)
+    # Once the first run is a day old there is room, to the microsecond.
+    ended = await db.fetchval(
+        "SELECT at FROM spend_entries JOIN runs ON runs.id = usage_id WHERE runs.session_id = $1", decode("ses", first)
+    )
+    free = ended + timedelta(days=1, microseconds=1)
+    for client, session in ((home.member, first), (home.admin, second)):
+        refused = await client.refused(SEND, input={"sessionId": session, "text": "more"})
+        assert (refused.codes, refused.extensions["budgetId"]) == (["LIMIT_EXCEEDED"], found["id"])
+        assert refused.message.startswith("The template's budget “Reviews”")
+        assert datetime.fromisoformat(refused.extensions["freesAt"]) == free
+    refused = await home.member.refused(START, input={"templateId": template, "message": "hello"})
+    assert refused.codes == ["LIMIT_EXCEEDED"]
+    [standing] = await standings_of_run(
+        db.fetch, home.organization_id, home.user_id(Role.MEMBER), decode("tpl", template), free
+    )
+    assert (standing.spent_tokens, standing.used_up) == (180, False)
+    await talk(home.member, await model_session(home.member), "what has no template is not its business")
+
+    async def counted() -> Json | None:
+        spent = (await home.admin(BY_VERSION))["costBreakdown"]["groups"]["nodes"]
+        return spent if sum(group["requests"] for group in spent) == 3 else None
+
+    by_version = {
+        tuple(key["name"] for key in group["keys"]): sum(
+            group[f"{kind}Tokens"] for kind in ("input", "output", "cacheRead", "cacheWrite")
+        )
+        for group in await eventually(counted)
+    }
+    assert by_version == {("Review", "v1"): 180, ("Review", "v2"): 180, (None, None): 180}
 
 
 # -- warnings
@@ -354,33 +363,6 @@ async def test_a_run_that_passes_a_threshold_tells_the_admins_and_whose_budget_i
     assert one["title"] == "The budget “Tokens” of Demo Member is at 50% of its limit"
     assert "of 200 tokens" in one["body"]
     assert len(await told(home.admin)) == 1
-
-
-# -- burning
-
-
-async def test_how_quickly_a_budget_burns(home: Household) -> None:
-    end = datetime.now(UTC).replace(microsecond=0)
-    found = await budget(home.admin, window="DAYS", windowLength=2, limitUsd="100")
-    id_ = decode("bud", found["id"])
-    await home.spent("8", at=end - timedelta(hours=5))
-    await home.spent("3", at=end - timedelta(minutes=50))
-    await home.spent("1", at=end - timedelta(minutes=10), role=Role.ADMIN)
-    await home.spent("99", at=end)
-    now = await burn(id_, start=end - timedelta(hours=1), end=end)
-    assert now is not None
-    assert (now.spent, now.limit, now.period, now.rate_per_hour) == (4, 100, timedelta(days=2), 4)
-    assert now.exhausted_at == end
-    longer = await burn(id_, start=end - timedelta(hours=6), end=end)
-    assert longer is not None
-    assert (longer.spent, longer.rate_per_hour) == (12, 2)
-    assert await burn(uuid4(), start=end - timedelta(hours=1), end=end) is None
-    each = await budget(home.admin, subject="EACH_USER", limitUsd="1000", window="DAYS")
-    heaviest = await burn(decode("bud", each["id"]), start=end - timedelta(hours=1), end=end)
-    assert heaviest is not None
-    assert heaviest.spent == 3
-    assert heaviest.exhausted_at is not None
-    assert heaviest.exhausted_at > end + timedelta(days=10)
 
 
 # -- making them

@@ -7,76 +7,34 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
-import genai_prices
 import pytest
-from genai_prices.data_snapshot import get_snapshot
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from core import db
 from core.ids import encode
 from core.permissions import Role
 from services.costs import built_in
-from services.costs.breakdown import break_down
-from services.costs.questions import CostQuestion
-from services.costs.rates import KINDS
 from tests.app.costing import LATER, MODEL, PAST, Costing, Household, costing
-from tests.clients_of_graph import Client, Json
+from tests.app.pricing import (
+    BREAKDOWN,
+    CREATE,
+    POLICY,
+    PUBLISH,
+    RATES,
+    UNPRICED,
+    UPDATE,
+    costs,
+    facts_behind,
+    keyed,
+    labels,
+    published,
+)
+from tests.clients_of_graph import Json
 from tests.databases import TestServer
 from tests.talking import create, eventually, history, talk
 
 pytestmark = pytest.mark.anyio
-
-AMOUNTS = """
-  totalUsd inputUsd outputUsd cacheReadUsd cacheWriteUsd estimatedUsd unpricedTokens unpricedRequests
-"""
-GROUP = f"""
-  keys {{ dimension value name hidden }} amounts {{ {AMOUNTS} }} compared {{ {AMOUNTS} }} differenceUsd share
-  inputTokens outputTokens cacheReadTokens cacheWriteTokens requests unmeasuredRequests recordedUsd unrecordedRequests
-  costOfRunsUsd
-"""
-BREAKDOWN = f"""
-query ($from: DateTime!, $to: DateTime!, $by: [CostDimension!], $filter: CostFilter, $table: ID, $other: ID,
-       $first: Int, $after: String, $top: Int! = 25) {{
-  costBreakdown(from: $from, to: $to, groupBy: $by, filter: $filter, priceTable: $table, compareWith: $other) {{
-    since until priceTable {{ number builtIn }} comparedWith {{ number builtIn }}
-    total {{ {GROUP} }} others(top: $top) {{ {GROUP} }}
-    groups(first: $first, after: $after) {{
-      totalCount pageInfo {{ hasNextPage endCursor }} nodes {{ {GROUP} }}
-    }}
-  }}
-}}
-"""
-TABLE = "id number builtIn note publishedAt author { id } base { builtIn }"
-CREATE = f"""
-mutation ($input: CreatePriceTableInput!) {{ createPriceTable(input: $input) {{ priceTable {{ {TABLE} }} }} }}
-"""
-UPDATE = f"""
-mutation ($input: UpdatePriceTableInput!) {{ updatePriceTable(input: $input) {{ priceTable {{ {TABLE} }} }} }}
-"""
-PUBLISH = f"""
-mutation ($input: PublishPriceTableInput!) {{ publishPriceTable(input: $input) {{ priceTable {{ {TABLE} }} }} }}
-"""
-POLICY = """
-mutation ($input: UpdateAnalyticsPolicyInput!) { updateAnalyticsPolicy(input: $input) { __typename } }
-"""
-RATES = """
-query ($model: String!, $provider: String, $table: ID) {
-  modelRates(model: $model, provider: $provider, priceTable: $table) {
-    input output cacheRead cacheWrite effectiveFrom effectiveTo dailyFrom dailyTo above upTo
-  }
-}
-"""
-UNPRICED = """
-query ($from: DateTime!, $to: DateTime!, $table: ID) {
-  unpricedModels(from: $from, to: $to, priceTable: $table) {
-    priceTable { builtIn } models { provider model tokens requests }
-  }
-}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -92,24 +50,6 @@ async def process(
 @pytest.fixture
 async def home(process: Costing) -> Household:
     return await process.house()
-
-
-async def costs(client: Client, **variables: Any) -> Json:
-    given = {"from": PAST.isoformat(), "to": LATER.isoformat()} | variables
-    return (await client(BREAKDOWN, **given))["costBreakdown"]  # type: ignore[no-any-return]
-
-
-async def published(client: Client, *rows: Json, note: str = "") -> Json:
-    made = (await client(CREATE, input={"rows": list(rows), "note": note}))["createPriceTable"]["priceTable"]
-    return (await client(PUBLISH, input={"priceTableId": made["id"]}))["publishPriceTable"]["priceTable"]  # type: ignore[no-any-return]
-
-
-def keyed(breakdown: Json) -> list[tuple[Json, Json]]:
-    return [(group["keys"][0], group) for group in breakdown["groups"]["nodes"]]
-
-
-def labels(breakdown: Json) -> dict[str | None, Json]:
-    return {group["keys"][0]["value"]: group for group in breakdown["groups"]["nodes"]}
 
 
 # -- amounts
@@ -250,6 +190,32 @@ async def test_a_tool_has_its_part_of_the_runs_that_called_it(home: Household) -
     assert Decimal(by_tool["write"]["costOfRunsUsd"]) > Decimal(by_tool["write"]["amounts"]["totalUsd"])
 
 
+async def test_every_group_says_what_lists_the_usage_behind_it(home: Household) -> None:
+    one, version = uuid4(), uuid4()
+    await home.facts(
+        {"run_id": one, "input_tokens": 500, "template_version_id": version},
+        {"input_tokens": 30, "service": "outside"},
+        {"input_tokens": 4, "model": "gpt-4o", "provider": "openai", "user_id": home.user_id(Role.ADMIN)},
+        {"input_tokens": 1, "user_id": home.user_id(Role.VIEWER), "at": LATER},
+    )
+    await home.calls(one, "read", "read", "write", template_version_id=version)
+    for dimensions in (["MODEL"], ["PROVIDER", "SERVICE"], ["SERVICE", "TEMPLATE_VERSION"], ["SOURCE"]):
+        found = await costs(home.admin, by=dimensions)
+        for group in [found["total"], *found["groups"]["nodes"]]:
+            behind = await facts_behind(home.admin, group)
+            assert {fact["fact"] for fact in behind} == {"usage"}
+            assert sum(fact["input_tokens"] for fact in behind) == group["inputTokens"], (dimensions, group)
+    found = await costs(home.admin, by=["MODEL"], filter={"services": ["outside"]})
+    assert [fact["input_tokens"] for fact in await facts_behind(home.admin, found["total"])] == [30]
+    assert (await costs(home.admin, by=["MODEL"], top=1))["others"]["rows"] is None
+    by_tool = labels(await costs(home.admin, by=["TOOL"], filter={"templateVersionIds": [encode("tpv", version)]}))
+    assert [fact["fact"] for fact in await facts_behind(home.admin, by_tool["read"])] == ["tool", "tool"]
+    assert labels(await costs(home.admin, by=["TOOL"]))[None]["rows"] is None
+    people = {group["keys"][0]["hidden"]: group for group in (await costs(home.admin, by=["USER"]))["groups"]["nodes"]}
+    assert people[True]["rows"] is None
+    assert [fact["input_tokens"] for fact in await facts_behind(home.admin, people[False])] == [4]
+
+
 async def test_teams_count_each_person_once_and_only_crowds_are_shown(home: Household) -> None:
     teams = {}
     for name, roles in (
@@ -356,65 +322,6 @@ async def test_where_usage_was_dropped_the_figures_say_since_when_they_are_compl
     assert (await home.admin(query, **given))["costBreakdown"]["completeSince"] == dropped.isoformat()
     await db.execute(change, PAST)
     assert (await home.admin(query, **given))["costBreakdown"]["completeSince"] is None
-
-
-# -- exactness
-
-KIND_OF_TOKENS = st.integers(min_value=0, max_value=3_000_000)
-FACT = st.fixed_dictionaries(
-    {
-        "model": st.sampled_from([MODEL, "gpt-4o", "house-made-7b"]),
-        "requests": st.integers(min_value=0, max_value=9),
-        "run": st.integers(min_value=0, max_value=3),
-        "service": st.sampled_from(["a", "b", None]),
-        **{f"{kind}_tokens": st.one_of(st.none(), KIND_OF_TOKENS) for kind in KINDS},
-    }
-)
-
-
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
-@given(facts=st.lists(FACT, min_size=1, max_size=12), calls=st.lists(st.integers(0, 3), max_size=9))
-async def test_groups_add_up_to_the_total_and_the_same_table_gives_the_same_to_the_last_digit(
-    process: Costing, facts: list[dict[str, Any]], calls: list[int]
-) -> None:
-    home = await process.house()
-    runs = [uuid4() for _ in range(4)]
-    await home.facts(
-        *(
-            {name: value for name, value in fact.items() if name != "run"} | {"run_id": runs[fact["run"]]}
-            for fact in facts
-        )
-    )
-    for number, run in enumerate(calls):
-        await home.calls(runs[run], f"tool{number % 4}")
-    actor = home.house.actor(Role.ADMIN)
-    plain = await break_down(actor, CostQuestion(PAST, LATER))
-    for dimensions in (("model",), ("tool",), ("tool", "service"), ("session", "team"), ("service", "model", "user")):
-        found = await break_down(
-            actor, CostQuestion(PAST, LATER, dimensions, table_id=plain.table["id"], compare_id=plain.table["id"])
-        )
-        assert found.total.amounts == found.total.compared == plain.total.amounts
-        for kind in KINDS:
-            assert sum(group.amounts.usd[kind] for group in found.groups) == plain.total.amounts.usd[kind]
-            assert sum(group.tokens[kind] for group in found.groups) == sum(
-                fact[f"{kind}_tokens"] or 0 for fact in facts
-            )
-        assert sum(group.requests for group in found.groups) == sum(fact["requests"] for fact in facts)
-        assert sum(group.amounts.unpriced_tokens for group in found.groups) == plain.total.amounts.unpriced_tokens
-        assert all(group.amounts == group.compared for group in found.groups)
-    assert plain.total.amounts.total in (None, sum(expected(fact, number) for number, fact in enumerate(facts)))
-
-
-def expected(fact: dict[str, Any], number: int) -> Decimal:
-    """What the rates say, worked out in Python."""
-    tokens = {kind: fact[f"{kind}_tokens"] or 0 for kind in KINDS}
-    read = tokens["input"] + tokens["cache_read"] + tokens["cache_write"]
-    context = -(-read // max(fact["requests"], 1))
-    provider, model = built_in.split_name(fact["model"], None)
-    for rate in built_in.library_rates(provider, model):
-        if rate.holds(PAST + timedelta(hours=number), context):
-            return rate.cost(tokens) or Decimal(0)
-    return Decimal(0)
 
 
 # -- price tables
@@ -548,32 +455,3 @@ async def test_a_later_library_leaves_the_prices_of_today_as_they_are(
     fresh = (await home.admin("{ priceTables { nodes { id builtIn } } }"))["priceTables"]["nodes"]
     newest = next(table["id"] for table in fresh if table["builtIn"] == "genai-prices 99.0")
     assert (await costs(home.admin, table=newest))["total"]["amounts"]["totalUsd"] is None
-
-
-def test_the_built_in_rates_are_those_that_the_library_works_with() -> None:
-    compared = 0
-    for provider in get_snapshot().providers:
-        for model in provider.models:
-            rates = built_in.library_rates(provider.id, model.id)
-            for number, (fresh, read) in enumerate(((10, 0), (250_000, 3000), (40, 600_000))):
-                at = datetime(2024 + number, 3, 7, 5 * number + 1, 31, tzinfo=UTC)
-                tokens = {"input": fresh, "output": 77, "cache_read": read, "cache_write": 13}
-                usage = genai_prices.Usage(
-                    input_tokens=fresh + read + 13, output_tokens=77, cache_read_tokens=read, cache_write_tokens=13
-                )
-                try:
-                    price = genai_prices.calc_price(
-                        usage, model.id, provider_id=provider.id, genai_request_timestamp=at
-                    )
-                except (LookupError, ValueError):
-                    continue
-                holding = [rate for rate in rates if rate.holds(at, fresh + read + 13)]
-                assert len(holding) == (1 if rates else 0), (provider.id, model.id)
-                # Where it has no price for a kind of tokens the library leaves them out; here nothing is known then.
-                if not holding or holding[0].cost(tokens) is None:
-                    continue
-                fees = price.model_price.requests_kcount
-                fees_of_one = 0 if fees is None else price.total_price - holding[0].cost(tokens)  # type: ignore[operator]
-                assert holding[0].cost(tokens) == price.total_price - fees_of_one, (provider.id, model.id)
-                compared += 1
-    assert compared > 4000

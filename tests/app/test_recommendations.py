@@ -15,6 +15,7 @@ from core import db
 from core.ids import encode
 from core.permissions import Role
 from tests.app.costing import LATER, PAST, Costing, Household, costing
+from tests.app.pricing import facts_behind
 from tests.clients_of_graph import Client, Json
 from tests.databases import TestServer
 from tests.talking import create
@@ -25,7 +26,8 @@ FIND = """
 query ($from: DateTime!, $to: DateTime!, $all: Boolean!, $table: ID) {
   costRecommendations(from: $from, to: $to, withDismissed: $all, priceTable: $table) {
     kind key title explanation savingUsd confidence since until
-    steps { label formula value unit } filter { dimension values } sampleSessions { id }
+    steps { label formula value unit } filter { dimension values }
+    rows { fact from to filter { dimension values } } sampleSessions { id }
     dismissal { reason until dismissedBy { id } }
   }
 }
@@ -68,12 +70,13 @@ async def ran(home: Household, number: int, outcome: str = "FINISHED", **fact: A
     for place, run in enumerate(runs):
         at = PAST + timedelta(hours=place)
         await db.execute(
-            "INSERT INTO run_facts (at, organization_id, id, source, run_id, outcome) "
-            "VALUES ($1, $2, $3, 'QUARTERDECK', $3, $4)",
+            "INSERT INTO run_facts (at, organization_id, id, source, run_id, outcome, template_version_id) "
+            "VALUES ($1, $2, $3, 'QUARTERDECK', $3, $4, $5)",
             at,
             home.organization_id,
             run,
             outcome,
+            fact.get("template_version_id"),
         )
         await home.facts({"at": at, "run_id": run, "input_tokens": 1, "output_tokens": 1} | fact)
     return runs
@@ -107,7 +110,10 @@ async def test_short_runs_of_a_dear_model_could_use_a_cheaper_one_that_is_used_a
         "provider": ["anthropic"],
     }
     assert [each["id"] for each in one["sampleSessions"]] == [session]
-    assert len(long) == 3
+    # All usage of the model, of which the short runs are most.
+    behind = await facts_behind(home.admin, one)
+    assert len(behind) == 10 + len(long) + 1
+    assert {fact["input_tokens"] for fact in behind} == {100_000}
     half = await found(home.admin, to=(PAST + timedelta(days=15)).isoformat())
     assert Decimal(half[0]["savingUsd"]) == Decimal("4.02")
 
@@ -150,6 +156,7 @@ async def test_a_large_system_prompt_is_paid_for_with_every_request(home: Househ
     [one] = [each for each in await found(home.admin) if each["kind"] == "LARGE_SYSTEM_PROMPT"]
     assert (one["confidence"], step(one, "Tokens (estimate)"), step(one, "Over 2000")) == ("LOW", 12_000, 10_000)
     assert step(one, "They cost") == Decimal("1.5") + Decimal("0.3")
+    assert sum(fact["requests"] for fact in await facts_behind(home.admin, one)) == 150
     assert [each["id"] for each in one["sampleSessions"]] == [session]
 
 
@@ -160,6 +167,7 @@ async def test_versions_of_templates_whose_failed_runs_cost_much_are_named(home:
     [one] = await found(home.admin)
     assert (one["kind"], step(one, "Runs"), step(one, "Failed")) == ("FAILED_RUNS", 15, 5)
     assert Decimal(one["savingUsd"]) == step(one, "The failed ones cost") == Decimal("1.545")
+    assert [fact["fact"] for fact in await facts_behind(home.admin, one)] == ["run"] * 5
     assert one["filter"][0] == {"dimension": "template_version", "values": [encode("tpv", version)]}
 
 
@@ -180,6 +188,7 @@ async def test_idle_sessions_save_no_money_and_say_so(home: Household) -> None:
     [one] = await found(home.admin)
     assert (one["kind"], Decimal(one["savingUsd"]), one["confidence"]) == ("IDLE_SESSIONS", 0, "HIGH")
     assert "no money" in one["explanation"]
+    assert one["rows"] is None
     assert [each["id"] for each in one["sampleSessions"]] == [session]
 
 

@@ -116,7 +116,7 @@ async def test_indexes_of_the_event_log_are_made_while_others_read_and_begun_aga
 
 async def test_a_ledger_of_spending_is_added_up_as_it_is_found(database_url: str) -> None:
     config = tortoise_config(database_url, pool_size=2, role=None)
-    await run_migrations(config=config, app_labels=["models"], target="models.0028_monitors")
+    await run_migrations(config, target="0028_monitors")
     await Tortoise.close_connections()
     connection = await asyncpg.connect(database_url)
     try:
@@ -138,7 +138,7 @@ async def test_a_ledger_of_spending_is_added_up_as_it_is_found(database_url: str
         for ids in ([row["user_id"] for row in people], [people[0]["organization_id"]]):
             assert [tuple(row) for row in await connection.fetch(sums, ids)] == expected
         assert await connection.fetchval("SELECT count(DISTINCT spender_id) FROM spend_sums") == 4
-        await run_migrations(config=config, app_labels=["models"], target="models.0028_monitors")
+        await run_migrations(config, target="0028_monitors")
         await Tortoise.close_connections()
         hours = "SELECT count(*), sum(cost_usd)::int FROM spend_hours WHERE subject_id = $1"
         assert tuple(await connection.fetchrow(hours, people[0]["organization_id"])) == (36, 864)
