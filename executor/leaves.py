@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from graphql import (
     GraphQLEnumType,
+    GraphQLFloat,
     GraphQLInt,
     GraphQLLeafType,
     GraphQLOutputType,
@@ -78,10 +80,12 @@ def compile_completer(type_: GraphQLOutputType, outline: Outline) -> Complete:
     assert is_leaf_type(type_)
     names = enum_names(type_) if isinstance(type_, GraphQLEnumType) else None
     plain = plain_class(type_, outline)
-    is_int = type_ is GraphQLInt
+    is_int, is_float = type_ is GraphQLInt, type_ is GraphQLFloat
 
     def leaf(value: Any) -> Any:
         if value is None or value.__class__ is plain:
+            return value
+        if is_float and value.__class__ is float and -inf < value < inf:
             return value
         if is_int and value.__class__ is int and -2147483648 <= value <= 2147483647:
             return value
@@ -164,6 +168,9 @@ class _Writer:
         if type_ is GraphQLInt:
             within = "-2147483648 <= w <= 2147483647"
             return f"(w if (w := {value}).__class__ is int and {within} else {careful}(w))"
+        if type_ is GraphQLFloat:
+            within = f"-{self._name(inf)} < w < {self._name(inf)}"
+            return f"(w if (w := {value}).__class__ is {self._name(float)} and {within} else {careful}(w))"
         if (plain := plain_class(type_, self._outline)) is not None:
             return f"(w if (w := {value}).__class__ is {self._name(plain)} else {careful}(w))"
         if specified_scalar_types.get(type_.name) is type_:

@@ -95,6 +95,13 @@ def edges(start: datetime, end: datetime, bucket: Bucket, zone: ZoneInfo, *, mos
     `most` buckets."""
     found = [start.astimezone(UTC)]
     begin = floor(start, bucket, zone)
+    if bucket.width is not None and (not bucket.is_of_days or zone.key == "UTC"):
+        # No calendar has a say in where these begin.
+        begin, end, width = begin.astimezone(UTC), end.astimezone(UTC), bucket.width
+        more = max(-((begin - end) // width) - 1, 0)
+        if more >= most:
+            raise ValueError(most)
+        return [*found, *[begin + number * width for number in range(1, more + 1)], end]
     for number in count(1):
         edge = _after(begin, number, bucket, zone)
         if edge >= end:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
-from typing import Any, Literal
+from functools import lru_cache, partial
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from core import db
@@ -23,8 +24,9 @@ from core.permissions import Actor
 from models.base import Row
 from services.metrics.calendar import Bucket, edges, floor, zone_of
 from services.metrics.definitions import DERIVED, METRICS, Metric, MetricKind
-from services.metrics.families import ROLLED, Dimensions, Family, Level, middle_of
-from services.metrics.statements import Asked, base, sql
+from services.metrics.families import FAMILIES, ROLLED, Dimensions, Family, Level, middle_of
+from services.metrics.rollups import added_up, quantile_in
+from services.metrics.statements import Asked, Piece, Statement, base, statement
 
 REST = "\0rest"
 """The label of what `top` leaves out. PostgreSQL stores no such text, so no label is like it."""
@@ -50,14 +52,17 @@ def scope_of(actor: Actor) -> MetricScope:
     return MetricScope(actor.organization_id, [] if actor.user_id is None else [actor.user_id])
 
 
-@dataclass(slots=True)
-class MetricPoint:
+class MetricPoint(NamedTuple):
     """A figure. `at` is where its bucket begins; `count` is how many facts it is made of."""
 
     at: datetime
     labels: tuple[str | None, ...]
     value: float | None
-    count: int
+    count: int  # type: ignore[assignment]  # tuples have a method of this name
+
+
+_point = partial(tuple.__new__, MetricPoint)
+"""Of a tuple, in half of the time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,8 @@ class MetricRows:
     level: Level
     """The widest buckets that were read."""
     rows: Sequence[MetricPoint]
+    whole: Sequence[MetricPoint] = ()
+    """Those of the whole range, by labels, where they were asked for."""
 
 
 def metric_of(name: str, *, field: str = "metric") -> Metric:
@@ -89,11 +96,13 @@ async def read(
     filter: Filter | None = None,
     group_by: Sequence[str] = (),
     top: int | None = None,
+    whole: bool = False,
 ) -> MetricRows:
     """A metric from `start` to before `end`, by buckets (None: one for all of it) and by dimensions.
 
-    `top` keeps the so many groups with the most, over all of the range, and puts the others together as REST. Labels
-    and filters of users, teams, templates and their versions are uuids as text; None is the label of what has none.
+    `top` keeps the so many groups with the most, over all of the range, and puts the others together as REST. `whole`
+    reads the figures of the whole range, too. Labels and filters of users, teams, templates and their versions are
+    uuids as text; None is the label of what has none.
 
     Raises BadInput for a metric, a dimension or a zone that does not exist, for an empty range and for too many points.
     """
@@ -101,14 +110,14 @@ async def read(
     filter = filter or {}
     _check(found, start, end, filter, group_by)
     cuts = _Cuts.of(start, end, bucket, timezone)
-    question = _Question(found, scope, tuple(group_by), filter, top)
-    level, statement, args = question.statement(cuts, await _kept_since(found.family.facts))
+    question = _Question(found, scope, tuple(group_by), filter, top, whole)
+    level, said, args = question.statement(cuts, await _kept_since(found.family.facts))
     if level is Level.RAW:
         # What is best depends on how long the range is.
-        rows = await db.fetch_by_its_own_plan(statement, *args, row=Row)
+        rows = await db.fetch_by_its_own_plan(said.sql, *args, row=Row)
     else:
-        rows = await db.fetch(statement, *args, row=Row)
-    return MetricRows(level, question.points(rows, cuts))
+        rows = await db.fetch(said.sql, *args)
+    return question.points(level, said, rows, cuts)
 
 
 async def value(
@@ -156,11 +165,19 @@ class _Cuts:
             return not self.width % level.width and _down(self.first, level) == self.first
         return all(_down(edge, level) == edge for edge in self.edges[1:-1])
 
-    def begin(self, edge: Any) -> datetime:
-        """Where a bucket of a statement's row begins."""
-        if self.kind == "even":
-            return max(edge, self.start)  # type: ignore[no-any-return]
-        return self.start if self.kind == "whole" else self.edges[edge - 1]
+    def is_of(self, level: Level) -> bool:
+        """Whether the buckets are those of a level."""
+        return self.kind == "even" and self.width == level.width and _down(self.first, level) == self.first
+
+    def begins(self, edges: list[Any]) -> list[datetime]:
+        """Where the buckets begin of a statement's rows, given in their order."""
+        if self.kind == "whole":
+            return [self.start] * len(edges)
+        if self.kind == "edges":
+            return [self.edges[edge - 1] for edge in edges]
+        if not edges or edges[0] >= self.start:
+            return edges
+        return [edge if edge > self.start else self.start for edge in edges]
 
     def seconds(self, at: datetime) -> float:
         """How long the bucket is that begins there."""
@@ -176,12 +193,18 @@ class _Cuts:
 def levels(family: Family, wanted: frozenset[str], cuts: _Cuts) -> list[tuple[Level, Dimensions]]:
     """What can be read for a question, widest first: the levels whose buckets are cut by no edge and that are kept by
     the dimensions that are wanted."""
-    found = []
-    for level in ROLLED:
-        dimensions = family.covering(level, wanted)
-        if dimensions is not None and _up(cuts.start, level) < _down(cuts.end, level) and cuts.fits(level):
-            found.append((level, dimensions))
-    return found
+    return [
+        (level, dimensions)
+        for level, dimensions in _covering(family.name, wanted)
+        if _up(cuts.start, level) < _down(cuts.end, level) and cuts.fits(level)
+    ]
+
+
+@lru_cache(1000)
+def _covering(family: str, wanted: frozenset[str]) -> Sequence[tuple[Level, Dimensions]]:
+    """The levels that are kept by some dimensions, widest first, and what else they are kept by."""
+    found = [(level, FAMILIES[family].covering(level, wanted)) for level in ROLLED]
+    return [(level, dimensions) for level, dimensions in found if dimensions is not None]
 
 
 def _segments(
@@ -207,9 +230,15 @@ class _Question:
     """What is asked."""
 
     def __init__(
-        self, metric: Metric, scope: MetricScope, group_by: tuple[str, ...], filter: Filter, top: int | None
+        self,
+        metric: Metric,
+        scope: MetricScope,
+        group_by: tuple[str, ...],
+        filter: Filter,
+        top: int | None,
+        whole: bool,
     ) -> None:
-        self.metric, self.scope, self.group_by = metric, scope, group_by
+        self.metric, self.scope, self.group_by, self.whole = metric, scope, group_by, whole
         self.top = top if group_by else None
         self.filter = dict(filter) | dict(metric.only)
         if scope.user_ids is not None:
@@ -219,7 +248,7 @@ class _Question:
             self.filter["user"] = users
         self.wanted = frozenset(base(name) for name in (*group_by, *self.filter))
 
-    def statement(self, cuts: _Cuts, kept: Mapping[Level, datetime]) -> tuple[Level, str, list[Any]]:
+    def statement(self, cuts: _Cuts, kept: Mapping[Level, datetime]) -> tuple[Level, Statement, list[Any]]:
         """The widest level that is read, and the statement with its values."""
         usable = [
             each
@@ -232,7 +261,8 @@ class _Question:
             self.group_by,
             tuple((name, None in values) for name, values in self.filter.items()),
             self.top is not None,
-            tuple((level, dimensions) for level, dimensions, _, _ in pieces),
+            self.whole and cuts.kind != "whole",
+            tuple(Piece(level, dimensions, cuts.is_of(level)) for level, dimensions, _, _ in pieces),
             cuts.kind,
         )
         # In the order in which statements.py numbers them.
@@ -249,26 +279,77 @@ class _Question:
             args.append(_uuids(known) if is_id else known)
         if self.top is not None:
             args.append(self.top)
-        if self.metric.quantile is not None:
+        said = statement(asked)
+        if said.is_bin:
             args.append(self.metric.quantile)
-        return min((level for level, _ in asked.pieces), key=_WIDEST.index), sql(asked), args
+        return min((piece.level for piece in asked.pieces), key=_WIDEST.index), said, args
 
-    def points(self, rows: Sequence[Row], cuts: _Cuts) -> list[MetricPoint]:
-        places = range(1, 1 + len(self.group_by))
-        rest = (REST,) * len(self.group_by) if self.top is not None else None
-        by_seconds, is_bin = "{seconds}" in self.metric.value, self.metric.quantile is not None
-        found = []
-        for row in rows:
-            at, value = cuts.begin(row[0]), row["value"]
-            if value is not None:
-                value = middle_of(value) if is_bin else float(value)
-                if by_seconds:
-                    value /= cuts.seconds(at)
-            labels = tuple([row[place] for place in places])
-            if rest is not None and row["rest"]:
-                labels = rest
-            found.append(MetricPoint(at, labels, value, int(row["count"])))
-        return found
+    def points(self, level: Level, said: Statement, rows: Sequence[Any], cuts: _Cuts) -> MetricRows:
+        """What a statement's rows come to."""
+        if said.is_packed:
+            return self._unpacked(level, rows, cuts)
+        of_buckets = len(rows)
+        while of_buckets and rows[of_buckets - 1][0] is None:
+            of_buckets -= 1
+        found = self._points(said, rows[:of_buckets], cuts)
+        if not self.whole or cuts.kind == "whole":
+            return MetricRows(level, found, found if self.whole else ())
+        return MetricRows(level, found, self._points(said, rows[of_buckets:], _Cuts(cuts.start, cuts.end)))
+
+    def _points(self, said: Statement, rows: Sequence[Any], cuts: _Cuts) -> list[MetricPoint]:
+        # Column by column: a row of many costs half of what it does one by one.
+        begins = cuts.begins([row[0] for row in rows])
+        labels = self._labels(rows)
+        if self.top is not None:
+            rest = (REST,) * len(self.group_by)
+            labels = [rest if row["rest"] else each for row, each in zip(rows, labels, strict=True)]
+        values = [row["value"] for row in rows]
+        counts = [row["count"] for row in rows] if said.has_count else values
+        if not said.has_count:
+            values = list(map(float, values))
+        elif said.is_bin:
+            values = [middle_of(value) for value in values]
+        elif "{seconds}" in self.metric.value:
+            values = [
+                None if value is None else value / cuts.seconds(at) for at, value in zip(begins, values, strict=True)
+            ]
+        return list(map(_point, zip(begins, labels, values, counts, strict=True)))
+
+    def _unpacked(self, level: Level, rows: Sequence[Any], cuts: _Cuts) -> MetricRows:
+        """The percentiles of histograms."""
+        begins: list[datetime] = []
+        groups: list[tuple[str | None, ...]] = []
+        histograms: list[list[int]] = []
+        last: tuple[datetime | None, tuple[str | None, ...]] = (None, ())
+        for at, labels, row in zip(cuts.begins([row[0] for row in rows]), self._labels(rows), rows, strict=True):
+            if at == last[0] and labels == last[1]:
+                histograms[-1] = added_up((histograms[-1], row["histogram"]))
+            else:
+                last = at, labels
+                begins.append(at)
+                groups.append(labels)
+                histograms.append(row["histogram"])
+        found = self._percentiles(begins, groups, histograms)
+        if not self.whole:
+            return MetricRows(level, found)
+        by_labels: dict[tuple[str | None, ...], list[list[int]]] = {}
+        for labels, histogram in zip(groups, histograms, strict=True):
+            by_labels.setdefault(labels, []).append(histogram)
+        over_all = [added_up(each) for each in by_labels.values()]
+        return MetricRows(level, found, self._percentiles([cuts.start] * len(over_all), by_labels, over_all))
+
+    def _percentiles(
+        self, begins: Iterable[datetime], labels: Iterable[tuple[str | None, ...]], histograms: Sequence[Sequence[int]]
+    ) -> list[MetricPoint]:
+        quantile = self.metric.quantile
+        assert quantile is not None
+        found = [quantile_in(histogram, quantile) for histogram in histograms]
+        values = [middle_of(bin_) for bin_, _ in found]
+        return list(map(_point, zip(begins, labels, values, [count for _, count in found], strict=True)))
+
+    def _labels(self, rows: Sequence[Any]) -> list[tuple[str | None, ...]]:
+        end = 1 + len(self.group_by)
+        return [row[1:end] for row in rows] if end > 1 else [()] * len(rows)
 
 
 _WIDEST = [*ROLLED, Level.RAW]

@@ -7,6 +7,10 @@ may be gone.
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+
 from core import db
 from services.metrics.families import FAMILIES, ROLLED, Dimensions, Family, Level
 
@@ -15,6 +19,7 @@ _LOCK = 0x726F6C6C
 """The first half of our advisory locks; the second is made of the kind of facts."""
 
 _COUNT_BITS = 40
+_COUNT = (1 << _COUNT_BITS) - 1
 KEYS = ("organization_id", "dimensions", "at", "labels")
 
 
@@ -104,6 +109,29 @@ def bin_of(packed: str) -> str:
 def count_of(packed: str) -> str:
     """SQL of the count of an element of a histogram."""
     return f"{packed} & {(1 << _COUNT_BITS) - 1}"
+
+
+def packed(bin_: str, count: str) -> str:
+    """SQL of an element of a histogram."""
+    return f"{bin_} << {_COUNT_BITS} | {count}"
+
+
+def added_up(histograms: Iterable[Iterable[int]]) -> list[int]:
+    """One histogram of several."""
+    found: dict[int, int] = {}
+    for histogram in histograms:
+        for element in histogram:
+            bin_ = element >> _COUNT_BITS
+            found[bin_] = found.get(bin_, 0) + (element & _COUNT)
+    return [bin_ << _COUNT_BITS | count for bin_, count in sorted(found.items())]
+
+
+def quantile_in(histogram: Sequence[int], quantile: float) -> tuple[int, int]:
+    """The first bin up to which there are so many of all, and how many there are at all; of elements in order."""
+    if len(histogram) == 1:
+        return histogram[0] >> _COUNT_BITS, histogram[0] & _COUNT
+    up_to = list(accumulate(map(_COUNT.__and__, histogram)))
+    return histogram[bisect_left(up_to, quantile * up_to[-1])] >> _COUNT_BITS, up_to[-1]
 
 
 STATEMENTS = {facts: _statement(facts) for facts in dict.fromkeys(family.facts for family in FAMILIES.values())}

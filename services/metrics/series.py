@@ -9,6 +9,9 @@ from bisect import bisect_right
 from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
+from itertools import repeat
+from typing import NamedTuple
 from uuid import UUID
 
 from core import clock
@@ -18,7 +21,7 @@ from services.metrics import engine
 from services.metrics.calendar import BUCKETS
 from services.metrics.definitions import Metric
 from services.metrics.engine import REST, MetricRows, MetricScope, scope_of
-from services.metrics.freshness import known_until
+from services.metrics.freshness import known_lately
 from services.metrics.labels import Label, Names, to_graph
 from services.metrics.people import PEOPLE_DIMENSIONS, People, permitted
 from services.metrics.questions import Checked, Compare, Fill, Question, Range, check, without
@@ -52,8 +55,7 @@ class RowsBehind:
     filter: Sequence[Condition]
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
+class Point(NamedTuple):
     """A value of one bucket, within the range."""
 
     at: datetime
@@ -67,6 +69,10 @@ class Point:
     def rows(self) -> RowsBehind | None:
         """None for the rest, which no filter finds."""
         return None if self.filter is None else RowsBehind(self.fact, self.at, self.end, self.filter)
+
+
+_point = partial(tuple.__new__, Point)
+"""Of a tuple, in half of the time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +122,7 @@ async def series(actor: Actor, question: Question) -> Series:
     """The series that a question asks for, of what the actor may see. Raises BadInput, Forbidden, NotFound."""
     now = clock.now()
     asked = check(question, now)
+    known = await known_lately()  # before the figures, which may have more
     reader = await _Reader.of(actor, asked, ranked=question.top is not None)
     current = await reader.over(asked.current)
     chosen = _in_order(current, current.values, asked, reader.people)
@@ -151,7 +158,7 @@ async def series(actor: Actor, question: Question) -> Series:
         groups,
         rest,
         current.omitted,
-        await known_until(),
+        known,
     )
 
 
@@ -187,15 +194,11 @@ class _Reader:
         found = _Figures()
         self._take(found, range_, await self._read(range_))
         found.values.setdefault((), [None] * (len(range_.edges) - 1))
-        if not self.asked.is_additive:
-            self._take_totals(found, await self._read(range_, total=True))
         return found
 
     async def _of_greatest(self, range_: Range) -> _Figures:
         found = _Figures()
         self._take(found, range_, await self._read(range_, top=self.asked.top))
-        if not self.asked.is_additive:
-            self._take_totals(found, await self._read(range_, total=True, top=self.asked.top))
         rest = tuple(REST for _ in self.asked.group_by)
         if rest in found.values:
             found.rest = found.values.pop(rest)
@@ -211,7 +214,6 @@ class _Reader:
         self._take(found, range_, await self._read(range_, filter_=narrowed))
         found.values = {key: values for key, values in found.values.items() if key in chosen}
         if not self.asked.is_additive:
-            self._take_totals(found, await self._read(range_, filter_=narrowed, total=True))
             return found
         whole = _Figures()
         self._take(whole, range_, await self._read(range_, group_by=()))
@@ -226,8 +228,6 @@ class _Reader:
         found = _Figures()
         rows = await self._read(range_)
         self._take(found, range_, rows)
-        if not asked.is_additive:
-            self._take_totals(found, await self._read(range_, total=True))
         may_be_shown = [key for key in found.values if self._may_show(key)]
         if chosen is None:
             chosen = _in_order(found, may_be_shown, asked, people)[: asked.top]
@@ -254,7 +254,6 @@ class _Reader:
             others = dict(asked.filter) | {"user": ids}
             whole = _Figures()
             self._take(whole, range_, await self._read(range_, filter_=others, group_by=()))
-            self._take_totals(whole, await self._read(range_, filter_=others, group_by=(), total=True))
             found.rest = whole.values.get((), [None] * (len(range_.edges) - 1))
             found.rest_total = whole.totals.get(())
         if not is_secret:
@@ -310,7 +309,7 @@ class _Reader:
         others = tuple(name for name in self.asked.group_by if name not in PEOPLE_DIMENSIONS)
         filter_ = without(self.asked, *PEOPLE_DIMENSIONS).filter
         found: dict[tuple[datetime, Key], set[UUID]] = {}
-        for row in (await self._read(range_, filter_=filter_, group_by=(*others, "user"))).rows:
+        for row in (await self._read(range_, filter_=filter_, group_by=(*others, "user"), whole=False)).rows:
             if row.count and (user := row.labels[-1]) is not None:
                 found.setdefault((row.at, row.labels[:-1]), set()).add(UUID(user))
         return list(found.values())
@@ -322,31 +321,35 @@ class _Reader:
         filter_: Mapping[str, Sequence[str | None]] | None = None,
         group_by: Sequence[str] | None = None,
         top: int | None = None,
-        total: bool = False,
+        whole: bool = True,
     ) -> MetricRows:
+        """With the figures of the whole range, where those of the buckets do not add up to them."""
         asked = self.asked
         return await engine.read(
             self.scope,
             asked.metric.name,
             start=range_.start,
             end=range_.end,
-            bucket=None if total else BUCKETS[asked.bucket],
+            bucket=BUCKETS[asked.bucket],
             timezone=asked.zone.key,
             filter=asked.filter if filter_ is None else filter_,
             group_by=asked.group_by if group_by is None else group_by,
             top=top,
+            whole=whole and not asked.is_additive,
         )
 
     def _take(self, found: _Figures, range_: Range, rows: MetricRows) -> None:
         found.level = rows.level
-        for row in rows.rows:
-            values = found.values.get(row.labels)
+        found.totals = {row.labels: row.value for row in rows.whole}
+        ends, bucket, last = range_.edges[1:], 0, len(range_.edges) - 2
+        for at, labels, value, _ in rows.rows:
+            # They come by time.
+            while bucket < last and ends[bucket] <= at:
+                bucket += 1
+            values = found.values.get(labels)
             if values is None:
-                values = found.values[row.labels] = [None] * (len(range_.edges) - 1)
-            values[_bucket_of(range_, row.at)] = row.value
-
-    def _take_totals(self, found: _Figures, rows: MetricRows) -> None:
-        found.totals |= {row.labels: row.value for row in rows.rows}
+                values = found.values[labels] = [None] * (last + 1)
+            values[bucket] = value
 
 
 def _bucket_of(range_: Range, at: datetime) -> int:
@@ -370,14 +373,12 @@ def _points(
     filter_: Sequence[Condition] | None,
 ) -> list[Point]:
     edges = asked.current.edges
-    filled = _filled(values, asked.fill, sum(1 for edge in edges[:-1] if edge <= now))
+    filled = _filled(values, asked.fill, bisect_right(edges, now, hi=len(edges) - 1))
     then: Values = [None] * len(values)
     if asked.previous is not None and before is not None:
         then = [*_filled(before, asked.fill, len(before)), *then][: len(values)]
-    return [
-        Point(edges[number], edges[number + 1], value, then[number], asked.metric.family.facts, filter_)
-        for number, value in enumerate(filled)
-    ]
+    columns = edges[:-1], edges[1:], filled, then, repeat(asked.metric.family.facts), repeat(filter_)
+    return list(map(_point, zip(*columns, strict=False)))
 
 
 def _values_of(found: _Figures | None, range_: Range | None, key: Key) -> Values | None:
@@ -391,7 +392,7 @@ def _filled(values: Values, fill: Fill, until: int) -> Values:
     if fill is Fill.NULL:
         return values
     if fill is Fill.ZERO:
-        return [0.0 if value is None and number < until else value for number, value in enumerate(values)]
+        return [0.0 if value is None else value for value in values[:until]] + values[until:]
     found: Values = []
     for number, value in enumerate(values):
         found.append(found[-1] if value is None and found and number < until else value)
