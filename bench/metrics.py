@@ -185,29 +185,44 @@ class IngestFigures:
 async def measure(dsn: str, calls: int, rounds: int, say: Say) -> MetricFigures:
     """Fill an organisation of its own, and ask; the process must be connected to the same database."""
     organization_id, end = uuid4(), datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    connection = await asyncpg.connect(dsn, timeout=60, command_timeout=3600)
     figures = MetricFigures(calls)
+    figures.rolled_per_second = await fill(dsn, organization_id, end, calls, say)
+    await ask(dsn, organization_id, end, rounds, figures)
+    return figures
+
+
+async def fill(dsn: str, organization_id: UUID, end: datetime, calls: int, say: Say) -> float:
+    """Write so many calls of the days before, and count them; returns how many facts were counted a second."""
+    connection = await asyncpg.connect(dsn, timeout=60, command_timeout=3600)
     try:
         await _fill(connection, organization_id, end, calls, say)
-        figures.rolled_per_second = await _roll(connection, say)
+        rolled_per_second = await _roll(connection, say)
         for table in ("tool_facts", "usage_facts", "tool_minutes", "tool_hours", "tool_days", "usage_days"):
             await connection.execute(f"VACUUM ANALYZE {table}")
         for table in ("tool_pending", "usage_pending"):
             await connection.execute(f"VACUUM FULL {table}")
-        scope = MetricScope(organization_id)
+    finally:
+        await connection.close()
+    return rolled_per_second
+
+
+async def ask(dsn: str, organization_id: UUID, end: datetime, rounds: int, figures: MetricFigures) -> None:
+    """Ask all questions of what `fill` wrote."""
+    scope = MetricScope(organization_id)
+    connection = await asyncpg.connect(dsn, timeout=60, command_timeout=3600)
+    try:
         for question in QUESTIONS:
             begin = end - timedelta(days=question.days)
             figures.questions.append(await _ask(connection, scope, question, begin, end, rounds))
-
-        async def dashboard() -> None:
-            for metric, bucket in DASHBOARD:
-                asked: Any = {"start": end - timedelta(days=1), "end": end}
-                await read(scope, metric, **asked, bucket=None if bucket is None else BUCKETS[bucket])
-
-        [figures.dashboard] = await _medians(rounds, dashboard)
     finally:
         await connection.close()
-    return figures
+
+    async def dashboard() -> None:
+        for metric, bucket in DASHBOARD:
+            asked: Any = {"start": end - timedelta(days=1), "end": end}
+            await read(scope, metric, **asked, bucket=None if bucket is None else BUCKETS[bucket])
+
+    [figures.dashboard] = await _medians(rounds, dashboard)
 
 
 async def measure_ingest(dsn: str, rounds: int, say: Say) -> IngestFigures:

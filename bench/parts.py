@@ -320,7 +320,7 @@ class Parts:
             started("worker", product("worker"), self.environment, self.folder),
         ):
             self.report.telemetry = await telemetry.measure(
-                contestant.running.port, self.bench.token, self.folder, self.bench.rounds, _say
+                contestant.running.port, self.bench.token, self.postgres.dsn, self.folder, self.bench.rounds, _say
             )
 
     # -- servers
