@@ -190,14 +190,17 @@ class _Cuts:
         return (end - at).total_seconds()
 
 
-def levels(family: Family, wanted: frozenset[str], cuts: _Cuts) -> list[tuple[Level, Dimensions]]:
+def _levels(
+    family: Family, wanted: frozenset[str], cuts: _Cuts, kept: Mapping[Level, datetime]
+) -> Iterator[tuple[Level, Dimensions]]:
     """What can be read for a question, widest first: the levels whose buckets are cut by no edge and that are kept by
-    the dimensions that are wanted."""
-    return [
-        (level, dimensions)
-        for level, dimensions in _covering(family.name, wanted)
-        if _up(cuts.start, level) < _down(cuts.end, level) and cuts.fits(level)
-    ]
+    the dimensions that are wanted, and for so long; up to one that leaves nothing at the ends."""
+    for level, dimensions in _covering(family.name, wanted):
+        first, last = _up(cuts.start, level), _down(cuts.end, level)
+        if first < last and kept.get(level, _ALWAYS) <= first and cuts.fits(level):
+            yield level, dimensions
+            if first == cuts.start and last == cuts.end:
+                return
 
 
 @lru_cache(1000)
@@ -250,11 +253,7 @@ class _Question:
 
     def statement(self, cuts: _Cuts, kept: Mapping[Level, datetime]) -> tuple[Level, Statement, list[Any]]:
         """The widest level that is read, and the statement with its values."""
-        usable = [
-            each
-            for each in levels(self.metric.family, self.wanted, cuts)
-            if kept.get(each[0], _ALWAYS) <= _up(cuts.start, each[0])
-        ]
+        usable = list(_levels(self.metric.family, self.wanted, cuts, kept))
         pieces = list(_segments(cuts.start, cuts.end, usable))
         asked = Asked(
             self.metric.name,
