@@ -9,214 +9,68 @@ After an outage it goes on from where it was. `fill` reads a part of the log onc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
+from asyncpg import UniqueViolationError
+
 from core import db
 from models.base import Row
-from services.metrics.store import COLUMNS, store_found
+from services.metrics.kinds import AT_ONCE, FACTUAL, STORE_NEXT, STORE_NEXT_NEW, TABLES
+from services.metrics.store import dropped_before
 
 BATCH = 5000
 LOG = "log"
 
-# As the migration of the index has it, word for word, for the planner to see that it is the same.
-_FACTUAL = (
-    "(e.type IN ('TOOL_CALL_RESULT', 'TEXT_MESSAGE_END', 'RUN_FINISHED', 'RUN_ERROR') OR e.name IN ("
-    "'quarterdeck.message.sent', 'quarterdeck.session.created', 'quarterdeck.session.forked', "
-    "'quarterdeck.session.status'))"
-)
 _BEFORE_WORK_SECONDS = 2.0
 """A write takes its time before it takes its number, and hosts' clocks differ."""
 
-_BOUNDARY = f"""
-SELECT xid::text AS xid, session_id, seq, count(*) OVER () AS events FROM (
-    SELECT e.xid, e.session_id, e.seq FROM session_events e
-    WHERE {_FACTUAL} AND (e.xid, e.session_id, e.seq) > ($1::text::xid8, $2, $3)
-      AND e.xid < pg_snapshot_xmin(pg_current_snapshot()) AND ($4::text IS NULL OR e.xid < $4::text::xid8)
-    ORDER BY e.xid, e.session_id, e.seq LIMIT $5
-) AS batch ORDER BY batch.xid DESC, session_id DESC, seq DESC LIMIT 1
+_PLACE = f"""
+SELECT p.xid::text AS xid, p.session_id, p.seq, p.until_xid::text AS until_xid, p.since, (
+    SELECT true FROM session_events e
+    WHERE {FACTUAL} AND (e.xid, e.session_id, e.seq) > (p.xid, p.session_id, p.seq)
+      AND e.xid < pg_snapshot_xmin(pg_current_snapshot()) AND (p.until_xid IS NULL OR e.xid < p.until_xid)
+    ORDER BY e.xid, e.session_id, e.seq LIMIT 1
+) AS more
+FROM metric_positions p WHERE p.reader = $1 FOR UPDATE SKIP LOCKED
 """
-
-_EVENTS = f"""
-FROM session_events e
-JOIN sessions s ON s.id = e.session_id AND s.purpose = 'WORK'
-LEFT JOIN runs r ON r.id = e.run_id
-{{join}}
-WHERE {_FACTUAL} AND (e.xid, e.session_id, e.seq) > ($1::text::xid8, $2, $3)
-  AND (e.xid, e.session_id, e.seq) <= ($4::text::xid8, $5, $6)
-  AND ($7::timestamptz IS NULL OR e.at >= $7) AND {{which}}
-"""
-
-_ENDS = "e.type IN ('RUN_FINISHED', 'RUN_ERROR')"
-# pydantic-ai spells provider:name, and the Claude Agent SDK has but one provider.
-_SPELT = "s.runtime = 'pydantic_ai' AND position(':' IN {model}) > 0"
-_MODEL = f"CASE WHEN {_SPELT} THEN substr({{model}}, position(':' IN {{model}}) + 1) ELSE {{model}} END"
-_PROVIDER = f"CASE WHEN {_SPELT} THEN split_part({{model}}, ':', 1) WHEN s.runtime = 'claude' THEN 'anthropic' END"
-_RUN_MODEL = "coalesce(r.model, s.model)"
-_USED_MODEL = f"coalesce(e.data #>> '{{usage,model}}', {_RUN_MODEL})"
-
-
-def _milliseconds(start: str, end: str) -> str:
-    return f"greatest(extract(epoch FROM {end} - {start}) * 1000, 0)::float8"
-
-
-def _own_id(what: str) -> str:
-    """An id that is always the same, for what has none of its own."""
-    return f"md5({what})::uuid"
-
-
-_COMMON = {
-    "at": "e.at",
-    "organization_id": "e.organization_id",
-    "source": "'QUARTERDECK'",
-    "session_id": "e.session_id",
-    "run_id": "e.run_id",
-    "user_id": "r.started_by_id",
-    "template_version_id": "s.template_version_id",
-    "runtime": "s.runtime",
-    "service": "NULL::text",
-    "conventions": "NULL::text",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    """How facts of a table are made of events."""
-
-    table: str
-    values: dict[str, str]
-    join: str
-    which: str
-
-    @property
-    def facts(self) -> str:
-        """The statement that gives the facts, in the order of the table's columns."""
-        values = _COMMON | self.values
-        chosen = ", ".join(f"{values[name]} AS {name}" for name in COLUMNS[self.table])
-        return f"SELECT {chosen} {_EVENTS.format(join=self.join, which=self.which)}"
-
-
-_KINDS = (
-    _Kind(
-        "tool_facts",
-        {
-            "id": "t.id",
-            "at": "coalesce(t.ended_at, e.at)",
-            "tool": "t.tool",
-            "server": "CASE WHEN position('.' IN t.tool) > 1 THEN split_part(t.tool, '.', 1) END",
-            "outcome": "t.status",
-            "duration_ms": "t.duration_ms::float8",
-            "model": _MODEL.format(model=_RUN_MODEL),
-            "error_kind": "t.error_kind",
-        },
-        "JOIN tool_executions t ON t.id = e.tool_execution_id",
-        "e.type = 'TOOL_CALL_RESULT'",
-    ),
-    _Kind(
-        "run_facts",
-        {
-            "id": "r.id",
-            "at": "coalesce(r.ended_at, e.at)",
-            "model": _MODEL.format(model=_RUN_MODEL),
-            "outcome": "r.status",
-            "error_code": "r.error_code",
-            "duration_ms": _milliseconds("r.started_at", "coalesce(r.ended_at, e.at)"),
-            "queue_ms": _milliseconds("r.queued_at", "r.started_at"),
-        },
-        "",
-        f"{_ENDS} AND r.id IS NOT NULL AND e.data ->> 'outcome' IS DISTINCT FROM 'interrupt'",
-    ),
-    _Kind(
-        "usage_facts",
-        {
-            "id": _own_id("e.session_id || ':' || e.seq"),
-            "model": _MODEL.format(model=_USED_MODEL),
-            "provider": _PROVIDER.format(model=_USED_MODEL),
-            "requests": "coalesce((e.data #>> '{usage,requests}')::integer, 0)",
-            "input_tokens": "(e.data #>> '{usage,inputTokens}')::bigint",
-            "output_tokens": "(e.data #>> '{usage,outputTokens}')::bigint",
-            "cache_read_tokens": "(e.data #>> '{usage,cacheReadTokens}')::bigint",
-            "cache_write_tokens": "(e.data #>> '{usage,cacheWriteTokens}')::bigint",
-            "duration_ms": "NULL::float8",
-            "cost_usd": "(e.data #>> '{usage,costUsd}')::numeric",
-            "cost_source": "e.data #>> '{usage,costSource}'",
-        },
-        "",
-        f"{_ENDS} AND e.data ->> 'usage' IS NOT NULL",
-    ),
-    # Runs of before segments told what they used: what all of a run used.
-    _Kind(
-        "usage_facts",
-        {
-            "id": "r.id",
-            "at": "coalesce(r.ended_at, e.at)",
-            "model": _MODEL.format(model=_RUN_MODEL),
-            "provider": _PROVIDER.format(model=_RUN_MODEL),
-            "requests": "r.request_count",
-            "input_tokens": "r.input_tokens",
-            "output_tokens": "r.output_tokens",
-            "cache_read_tokens": "r.cache_read_tokens",
-            "cache_write_tokens": "r.cache_write_tokens",
-            "duration_ms": "NULL::float8",
-            "cost_usd": "r.cost_usd",
-            "cost_source": "r.cost_source",
-        },
-        "",
-        f"{_ENDS} AND NOT e.data ? 'usage' AND e.data ->> 'outcome' IS DISTINCT FROM 'interrupt' AND "
-        "(r.request_count > 0 OR num_nonnulls(r.input_tokens, r.output_tokens, r.cost_usd) > 0)",
-    ),
-    _Kind(
-        "message_facts",
-        {
-            "id": "m.id",
-            "at": "m.created_at",
-            "user_id": "coalesce(m.author_id, r.started_by_id)",
-            "role": "CASE WHEN m.reasoning THEN 'REASONING' ELSE m.role END",
-            "characters": "length(m.text)",
-        },
-        "JOIN messages m ON m.id = e.message_id",
-        "(e.type = 'TEXT_MESSAGE_END' OR e.name = 'quarterdeck.message.sent')",
-    ),
-    _Kind(
-        "session_facts",
-        {
-            "id": _own_id("e.session_id || ':' || e.seq"),
-            "user_id": "CASE WHEN e.name = 'quarterdeck.session.status' THEN s.owner_id ELSE s.creator_id END",
-            "change": "CASE WHEN e.name = 'quarterdeck.session.status' THEN e.data ->> 'to' ELSE 'CREATED' END",
-            "duration_ms": "CASE WHEN e.data ->> 'to' IN ('COMPLETED', 'FAILED', 'TERMINATED') THEN "
-            f"{_milliseconds('s.created_at', 'e.at')} END",
-        },
-        "",
-        "e.name IN ('quarterdeck.session.created', 'quarterdeck.session.forked', 'quarterdeck.session.status')",
-    ),
-)
 
 
 async def ingest(reader: str = LOG, *, batch: int = BATCH) -> int | None:
     """Make facts of the next events; returns how many events were read. None where another worker is at it."""
+    if reader == LOG:
+        # Only where a gap was filled beyond the place of the log are its facts there already.
+        with suppress(UniqueViolationError):
+            return await _ingest(reader, batch, STORE_NEXT_NEW)
+    return await _ingest(reader, batch, STORE_NEXT)
+
+
+async def _ingest(reader: str, batch: int, statement: str) -> int | None:
     async with db.transaction() as tx:
-        at = await tx.fetchrow(
-            "SELECT xid::text AS xid, session_id, seq, until_xid::text AS until_xid, since FROM metric_positions "
-            "WHERE reader = $1 FOR UPDATE SKIP LOCKED",
-            reader,
-            row=Row,
-        )
+        at = await tx.fetchrow(_PLACE, reader, row=Row)
         if at is None:
             return None
-        place = (at.xid, at.session_id, at.seq)
-        last = await tx.fetchrow(_BOUNDARY, *place, at.until_xid, batch, row=Row)
+        last = None
+        if at.more:
+            # The commit waits for no disk. What a crash takes is the end of what was committed: the facts and the
+            # place together, never one of them, nor anything that was built on them; and the log, which was committed
+            # before it was read, is read again from the place that is left.
+            await tx.execute(f"SET LOCAL synchronous_commit = off; {AT_ONCE}")
+            since = await dropped_before(tx, TABLES)
+            last = await tx.fetchrow(
+                statement, at.xid, at.session_id, at.seq, at.until_xid, batch, at.since, *since, row=Row
+            )
         if last is None:
             if reader != LOG:
                 await tx.execute("DELETE FROM metric_positions WHERE reader = $1", reader)
             return 0
-        end = (last.xid, last.session_id, last.seq)
-        for kind in _KINDS:
-            await store_found(tx, kind.table, kind.facts, *place, *end, at.since)
         await tx.execute(
             "UPDATE metric_positions SET xid = $2::text::xid8, session_id = $3, seq = $4 WHERE reader = $1",
             reader,
-            *end,
+            last.xid,
+            last.session_id,
+            last.seq,
         )
         return int(last.events)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from math import isfinite
@@ -18,14 +18,6 @@ _MAY_BE_NEGATIVE = frozenset({"value"})
 _LARGEST = {"requests": 2**31 - 1, "characters": 2**31 - 1}
 _LARGEST_BIGINT = 2**63 - 1
 
-_ADD = {
-    table: (
-        f"WITH added AS (INSERT INTO {table} ({', '.join(columns)}) SELECT {', '.join(columns)} FROM {table}_new "
-        f"ON CONFLICT DO NOTHING RETURNING *) INSERT INTO {table.removesuffix('_facts')}_pending SELECT * FROM added"
-    )
-    for table, columns in COLUMNS.items()
-}
-
 
 async def store(tx: db.Transaction, facts: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, int]:
     """Store facts by their tables (`tool_facts`, …), columns that are missing as null; returns how many of each were
@@ -35,27 +27,38 @@ async def store(tx: db.Transaction, facts: Mapping[str, Sequence[Mapping[str, An
     more whether they were counted, and those with numbers that are none: negative, infinite, NaN.
     """
     stored = {}
-    for table, rows in facts.items():
+    for (table, rows), since in zip(facts.items(), await dropped_before(tx, facts), strict=True):
         columns = COLUMNS[table]
-        since = await _dropped_before(tx, table)
         fitting = [row for row in rows if row["at"] >= since and _are_numbers(row)]
         stored[table] = await _add(tx, table, [tuple(_value(row.get(name)) for name in columns) for row in fitting])
     return stored
 
 
-async def store_found(tx: db.Transaction, table: str, statement: str, *args: Any) -> int:
-    """As `store`, for what a statement finds in the database itself, in the order of COLUMNS: nothing of it leaves the
-    server, and none of it passes through Python."""
-    since = f"${len(args) + 1}"
-    columns = ", ".join(COLUMNS[table])
-    done = await tx.execute(
-        f"WITH found AS ({statement}), added AS ("
-        f"INSERT INTO {table} ({columns}) SELECT * FROM found WHERE at >= {since} ON CONFLICT DO NOTHING RETURNING *) "
-        f"INSERT INTO {table.removesuffix('_facts')}_pending SELECT * FROM added",
-        *args,
-        await _dropped_before(tx, table),
+def adding(table: str, found: str, *, new: bool = False) -> list[str]:
+    """Parts of a WITH that store the facts of another part, or of a table, and put them in line to be counted.
+
+    Facts that are there already are left out; where the caller knows that all are `new`, nobody looks, and one that is
+    not raises UniqueViolationError.
+    """
+    columns, fact = ", ".join(COLUMNS[table]), table.removesuffix("_facts")
+    insert = f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {found}"
+    if not new:
+        found, insert = f"{fact}_added", f"{insert} ON CONFLICT DO NOTHING RETURNING {columns}"
+    queue = f"INSERT INTO {fact}_pending ({columns}) SELECT {columns} FROM {found}"
+    return [f"{fact}_added AS ({insert})", f"{fact}_queued AS ({queue} RETURNING 1)"]
+
+
+async def dropped_before(tx: db.Transaction, tables: Iterable[str]) -> list[datetime]:
+    """Of each table, before when its facts are refused. Locked against the dropping of facts until the end of the
+    transaction, so that it cannot move meanwhile."""
+    kinds = [table.removesuffix("_facts") for table in tables]
+    rows = await tx.fetch(
+        "SELECT facts, nullif(dropped_before, '-infinity') AS before FROM metric_retention "
+        "WHERE facts = ANY($1) AND level = 'RAW' FOR SHARE",
+        kinds,
     )
-    return int(done.rpartition(" ")[2])
+    found = {row["facts"]: row["before"] for row in rows}
+    return [found.get(kind) or datetime.min.replace(tzinfo=UTC) for kind in kinds]
 
 
 async def _add(tx: db.Transaction, table: str, rows: Sequence[Sequence[Any]]) -> int:
@@ -66,16 +69,13 @@ async def _add(tx: db.Transaction, table: str, rows: Sequence[Sequence[Any]]) ->
     )
     await tx.execute(f"DELETE FROM {table}_new")
     await tx.copy(f"{table}_new", COLUMNS[table], rows)
-    return int((await tx.execute(_ADD[table])).rpartition(" ")[2])
+    return await tx.fetchval(_ADD[table])  # type: ignore[no-any-return]
 
 
-async def _dropped_before(tx: db.Transaction, table: str) -> datetime:
-    """Locked against the dropping of facts until the end of the transaction, so that it cannot move meanwhile."""
-    found = await tx.fetchval(
-        "SELECT nullif(dropped_before, '-infinity') FROM metric_retention WHERE facts = $1 AND level = 'RAW' FOR SHARE",
-        table.removesuffix("_facts"),
-    )
-    return found or datetime.min.replace(tzinfo=UTC)
+_ADD = {
+    table: f"WITH {', '.join(adding(table, f'{table}_new'))} SELECT count(*) FROM {table.removesuffix('_facts')}_queued"
+    for table in COLUMNS
+}
 
 
 def _are_numbers(row: Mapping[str, Any]) -> bool:

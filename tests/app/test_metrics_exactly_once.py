@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from app.wiring import connected
 from core import db
 from core.permissions import Role
 from core.settings import Settings
-from services.metrics import rollups
+from services.metrics import ingest, rollups
 from services.metrics.families import FAMILIES, ROLLED
 from services.metrics.metering import Metering
 from services.metrics.store import COLUMNS
@@ -55,48 +55,70 @@ async def test_killed_workers_and_outages_leave_the_figures_of_an_undisturbed_ru
     assert expected["tool_facts"][0] == 3 * 4 * 6 * 20
     assert expected["tool_days"]
 
-    # A worker is killed while it stores facts, the next one while it counts them, and both leave nothing half done.
+    # A worker is killed while it stores facts, and leaves nothing half done.
     port = free_port()
     server = Server(port, "", tmp_path, environment_for(metric_url, tmp_path, port, "t" * 24))
     await add_to_the_log(metric_url, organization_id, user_id, 1)
     connection = await asyncpg.connect(metric_url)
     try:
-        await killed_while_it_waits(server, connection, "LOCK TABLE run_pending IN EXCLUSIVE MODE", "WITH found AS")
+        # A fact of which nobody knows yet whether it will be there, among those that it stores.
+        fact = (
+            "INSERT INTO run_facts (at, organization_id, id, source, outcome) "
+            "SELECT ended_at, organization_id, id, 'QUARTERDECK', status FROM runs LIMIT 1"
+        )
+        async with held(connection, fact):
+            with running("worker", server.environment, server.home) as worker:
+                await waits(server, "WITH events AS")
+                kill(worker)
+        # The server hears of it when it next writes to the worker.
+        await eventually(connection, NOBODY_WRITES, server)
         assert await connection.fetchval("SELECT count(*) FROM tool_facts") == 0
         assert await connection.fetchval("SELECT xid::text FROM metric_positions WHERE reader = 'log'") == "0"
-        # A row of the same key, of which nobody knows yet whether it will be there.
-        row = f"INSERT INTO tool_days VALUES ('{organization_id}', '', '2026-11-01', '{{}}')"
-        await killed_while_it_waits(server, connection, row, "batch AS (DELETE")
-        assert await connection.fetchval("SELECT count(*) FROM tool_facts") == 2 * 4 * 6 * 20
-        assert await connection.fetchval("SELECT count(*) FROM tool_pending") == 2 * 4 * 6 * 20
 
-        # Nobody works while more comes, of the past and of the future too; then two work at once, and one is killed.
-        await add_to_the_log(metric_url, organization_id, user_id, 2)
-        with (
-            running("worker", server.environment, server.home) as first,
-            running("worker", server.environment, server.home),
-        ):
-            await eventually(connection, "SELECT count(*) > 960 FROM tool_facts", server)
-            kill(first)
+        # While nobody works, somebody begins to fill a gap, beyond what was read of the log.
+        async with in_process(metric_url, tmp_path):
+            assert await ingest.ingest(await ingest.fill(LOG_BEGINS + timedelta(minutes=30)), batch=600) == 600
+        assert 0 < await connection.fetchval("SELECT count(*) FROM tool_facts") < 600
+
+        # One is killed while it counts, and another one goes on; more comes meanwhile, of the past and of the future.
+        row = f"INSERT INTO tool_days VALUES ('{organization_id}', '', '2026-11-01', '{{}}')"
+        with ExitStack() as workers:
+            async with held(connection, row):
+                first = workers.enter_context(running("worker", server.environment, server.home))
+                await eventually(connection, "SELECT count(*) = 2 * 4 * 6 * 20 FROM tool_facts", server)
+                await waits(server, "batch AS (DELETE")
+                assert await connection.fetchval("SELECT count(*) FROM tool_pending") == 2 * 4 * 6 * 20
+                workers.enter_context(running("worker", server.environment, server.home))
+                await add_to_the_log(metric_url, organization_id, user_id, 2)
+                kill(first)
             await eventually(connection, IDLE, server)
+        with_timescaledb = await connection.fetchval("SELECT EXISTS (SELECT FROM pg_extension WHERE extname ~ 'scale')")
     finally:
         await connection.close()
-    async with in_process(metric_url, tmp_path):
-        assert await figures() == expected
 
     # Once more from the beginning, and once more than that.
-    for _ in range(2):
+    if with_timescaledb:
         said = await asyncio.to_thread(server.command, "metrics", "backfill", "--from", "2026-01-01")
         assert f"tool_facts: 0 new, {expected['tool_facts'][0]} since then" in said
-    said = await asyncio.to_thread(server.command, "metrics", "retention", "--dry-run")
-    assert "RAW: kept 90 days" in said
-    assert "DAY: kept for ever" in said
+        said = await asyncio.to_thread(server.command, "metrics", "retention", "--dry-run")
+        assert "RAW: kept 90 days" in said
+        assert "DAY: kept for ever" in said
     async with in_process(metric_url, tmp_path):
+        assert await figures() == expected
+        again = await ingest.fill(LOG_BEGINS - timedelta(days=300))
+        while await ingest.ingest(again):
+            pass
+        await counted()
         assert await figures() == expected
 
 
+NOBODY_WRITES = (
+    "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() "
+    "AND application_name = 'quarterdeck' AND xact_start IS NOT NULL)"
+)
 IDLE = (
-    "SELECT NOT EXISTS (SELECT FROM tool_pending) AND NOT EXISTS (SELECT FROM message_pending) "
+    "SELECT NOT EXISTS (SELECT FROM metric_positions WHERE reader <> 'log') "
+    "AND NOT EXISTS (SELECT FROM tool_pending) AND NOT EXISTS (SELECT FROM message_pending) "
     "AND NOT EXISTS (SELECT FROM usage_pending) AND NOT EXISTS (SELECT FROM run_pending) "
     "AND NOT EXISTS (SELECT FROM session_pending) AND NOT EXISTS ("
     "SELECT FROM session_events, metric_positions p WHERE p.reader = 'log' "
@@ -161,28 +183,18 @@ async def figures() -> dict[str, Any]:
     return found
 
 
-async def killed_while_it_waits(server: Server, connection: asyncpg.Connection, lock: str, statement: str) -> None:
-    """Start a worker, have it wait in the middle of its transaction, and kill it there."""
-    async with held(connection, lock):
-        with running("worker", server.environment, server.home) as worker:
-            other = await asyncpg.connect(server.environment["QUARTERDECK_DATABASE_URL"])
-            try:
-                await eventually(
-                    other,
-                    "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() "
-                    f"AND wait_event_type = 'Lock' AND query LIKE '%{statement}%' AND pid <> pg_backend_pid())",
-                    server,
-                )
-            finally:
-                await other.close()
-            kill(worker)
-    # The server hears of it when it next writes to the worker.
-    await eventually(
-        connection,
-        "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() "
-        "AND application_name = 'quarterdeck' AND xact_start IS NOT NULL)",
-        server,
-    )
+async def waits(server: Server, statement: str) -> None:
+    """Until somebody waits in the middle of a statement for what another transaction holds."""
+    other = await asyncpg.connect(server.environment["QUARTERDECK_DATABASE_URL"])
+    try:
+        await eventually(
+            other,
+            "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() "
+            f"AND wait_event_type = 'Lock' AND query LIKE '%{statement}%' AND pid <> pg_backend_pid())",
+            server,
+        )
+    finally:
+        await other.close()
 
 
 @asynccontextmanager
