@@ -6,7 +6,8 @@ makes nothing of `usermeta`; programs find in it what asks for the rows behind a
 
     {"quarterdeck": {metric, unit, kind, fact, timezone,
      edges: begin and end of the buckets, one more than these; a mark's `bucket` is its number,
-     groups: [{name, total, filter: null for those that are not listed}]}}
+     filter: of all groups together, where they can be listed,
+     groups: [{name, total, filter: null for the rest, which no filter finds}]}}
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ _LOOKS: dict[str, Any] = {
 }
 _TIMES = {
     "year": "%Y",
-    "quarter": "%b",
-    "month": "%b",
+    "quarter": "%-d %b",
+    "month": "%-d %b",
     "week": "%-d %b",
     "date": "%-d %b",
     "hours": "%H:%M",
@@ -159,7 +160,7 @@ def _stacked(groups: Sequence[tuple[str, Group]], zone: ZoneInfo) -> list[dict[s
 def _axis_of_time(series: Series, zone: ZoneInfo) -> dict[str, Any]:
     # In milliseconds: text would be read as a time for `x`, and as text for `x2`.
     start, end = (int(datetime.fromisoformat(_wall(at, zone)).timestamp() * 1000) for at in (series.start, series.end))
-    axis = {"labelOverlap": True, "tickCount": 8, "format": _TIMES}
+    axis = {"labelOverlap": True, "labelSeparation": 8, "tickCount": 8, "format": _TIMES}
     scale = {"type": "utc", "domain": {"expr": f"[{start}, {end}]"}}
     return {"field": "time", "type": "temporal", "scale": scale, "axis": axis, "title": None}
 
@@ -202,6 +203,7 @@ def _scale_of(series: Series) -> dict[str, Any]:
 
 def _meta(series: Series, groups: Sequence[tuple[str, Group]]) -> dict[str, Any]:
     points = groups[0][1].points if groups else ()
+    filter_ = _filter(points)
     edges = [point.at for point in points] + [point.end for point in points[-1:]]
     return {
         "metric": series.metric.name,
@@ -210,6 +212,8 @@ def _meta(series: Series, groups: Sequence[tuple[str, Group]]) -> dict[str, Any]
         "fact": series.metric.fact,
         "timezone": series.timezone,
         "edges": [edge.astimezone(UTC).isoformat().replace("+00:00", "Z") for edge in edges],
+        # What a group adds to it comes last.
+        "filter": None if filter_ is None else filter_[: len(filter_) - len(series.group_by)],
         "groups": [{"name": name, "total": group.total, "filter": _filter(group.points)} for name, group in groups],
     }
 

@@ -78,7 +78,9 @@ async def test_the_specification_leads_from_its_marks_to_their_rows(place: Place
     spec = await chart(admin, "tools.calls", bucket="DAY", groupBy=["tool"], zone="Europe/Berlin")
     meta = spec["usermeta"]["quarterdeck"]
     groups = {group["name"]: group for group in meta["groups"]}
-    assert (len(groups), groups["Others"]["filter"]) == (11, None)
+    assert (len(groups), groups["Others"]["filter"], meta["filter"]) == (11, None, [])
+    failed = (await chart(admin, "tools.failed"))["usermeta"]["quarterdeck"]
+    assert failed["filter"] == failed["groups"][0]["filter"] == [{"dimension": "outcome", "values": ["FAILED"]}]
     for mark in spec["data"]["values"]:
         filter_ = groups[mark["group"]]["filter"]
         if filter_ is not None:

@@ -90,14 +90,15 @@ async def test_vega_draws_what_the_graph_specifies(dashboard: Browser, server: S
 async def test_a_click_and_the_keyboard_lead_to_the_rows_behind(dashboard: Browser) -> None:
     page = dashboard.page
     calls = panel(page, "tools.calls")
-    await calls.locator(".mark-rect path").last.hover()
+    await calls.locator(".mark-rect path").first.hover()
     told = await calls.locator(".tip .chosen").inner_text()
-    await calls.locator(".mark-rect path").last.click()
+    await calls.locator(".mark-rect path").first.click()
     rows = page.locator("#rows tbody tr")
     await expect(page.locator("#rows-said")).to_contain_text("the latest first", timeout=PATIENCE_MS)
     name, count = told.split()
     await expect(rows).to_have_count(int(count))
-    await expect(rows.first).to_contain_text(name)
+    await expect(page.locator("#rows h2")).to_contain_text(name)
+    await expect(rows.first).to_contain_text("SUCCEEDED")
     await page.keyboard.press("Escape")
     await expect(page.locator("#rows")).to_be_hidden()
     await calls.locator(".drawing").focus()

@@ -5,6 +5,7 @@ import { element } from "./dom.js";
 import { figure, span } from "./words.js";
 
 const MOST_TOLD = 12;
+const GAP_PIXELS = 12;
 const STEPS = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity };
 
 /** Follows pointer and keyboard on `drawing`. `marks()` gives what is drawn now; `open(marks, bucket, value)` lists. */
@@ -29,10 +30,10 @@ export function inspect(drawing, marks, open) {
     dot.hidden = !shown.isLine;
     [dot.style.left, dot.style.top, dot.style.color] = [`${place.left}px`, `${place.top}px`, shown.colorOf(value)];
     tip.replaceChildren(...told(shown, bucket, value));
-    const isLeft = place.left + place.width / 2 > drawing.clientWidth / 2;
-    const gap = 12;
-    tip.style.left = isLeft ? "" : `${place.left + place.width + gap}px`;
-    tip.style.right = isLeft ? `${drawing.clientWidth - place.left + gap}px` : "";
+    // Beside the marks, towards the middle, and never beyond the chart.
+    const isLate = place.left + place.width / 2 > drawing.clientWidth / 2;
+    const left = isLate ? place.left - GAP_PIXELS - tip.offsetWidth : place.left + place.width + GAP_PIXELS;
+    tip.style.left = `${Math.max(0, Math.min(left, drawing.clientWidth - tip.offsetWidth))}px`;
     if (aloud) said.textContent = inWords(shown, bucket, value);
   }
 

@@ -5,6 +5,7 @@ const LINE = "line";
 export class Marks {
   /** `spec` as the graph gave it, `view` as it was drawn. */
   constructor(spec, view) {
+    this.title = spec.title.text;
     this.meta = spec.usermeta.quarterdeck;
     this.view = view;
     const { mark, data, encoding } = spec.layer?.[0] ?? spec;

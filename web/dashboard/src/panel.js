@@ -67,6 +67,7 @@ export class Panel {
       if (signal.aborted) return;
       this.shown = JSON.stringify(asked);
       this.spec = metricChart;
+      this.heading.textContent = metricChart.title.text;
       this.drawing.setAttribute("aria-description", described(metricChart));
       this.total.textContent = totalOf(metricChart.usermeta.quarterdeck);
       await this.#draw();
@@ -125,8 +126,12 @@ export class Panel {
 function open(marks, bucket, value) {
   const { fact, timezone } = marks.meta;
   const [from, to] = marks.edges(bucket);
-  const name = marks.isColored ? `${value.group}, ` : "";
-  showRows(`${name}${span(from, to, timezone)}`, timezone, { fact, from, to, filter: marks.group(value).filter });
+  const { filter } = marks.group(value);
+  const name = marks.isColored && filter ? `${value.group}, ` : "";
+  // No filter finds the rest of the groups: then it is everything of that time.
+  const note = filter ? "" : `"${value.group}" are listed together with the named ones. `;
+  const asked = { fact, from, to, filter: filter ?? marks.meta.filter ?? [] };
+  showRows(`${marks.title}: ${name}${span(from, to, timezone)}`, note, timezone, asked);
 }
 
 function described(spec) {

@@ -12,22 +12,18 @@ const more = document.querySelector("#rows-more");
 let nodes = [];
 let controller = new AbortController();
 
-/** Shows the facts that `asked` (of `metricRows`) finds, under a heading. A filter of null finds none. */
-export function showRows(heading, timezone, asked) {
+/** Shows the facts that `asked` (of `metricRows`) finds, under a heading and a note. */
+export function showRows(heading, note, timezone, asked) {
   dialog.querySelector("h2").textContent = heading;
   nodes = [];
   table.replaceChildren();
   more.hidden = true;
   if (!dialog.open) dialog.showModal();
-  if (asked.filter === null) {
-    said.textContent = "These are all who are not among the greatest: they are not listed together.";
-    return;
-  }
   controller.abort();
   controller = new AbortController();
   const { signal } = controller;
-  more.onclick = () => load(timezone, asked, more.dataset.after, signal);
-  load(timezone, asked, undefined, signal);
+  more.onclick = () => load(note, timezone, asked, more.dataset.after, signal);
+  load(note, timezone, asked, undefined, signal);
 }
 
 dialog.addEventListener("close", () => controller.abort());
@@ -35,7 +31,7 @@ dialog.addEventListener("click", (event) => {
   if (event.target === dialog) dialog.close(); // its ground, since what is in it fills it
 });
 
-async function load(timezone, asked, after, signal) {
+async function load(note, timezone, asked, after, signal) {
   said.textContent = "Loading …";
   more.disabled = true;
   try {
@@ -44,9 +40,9 @@ async function load(timezone, asked, after, signal) {
     const { hasNextPage, endCursor } = metricRows.pageInfo;
     const count = metricRows.totalCount;
     said.textContent = count
-      ? `${nodes.length < count ? `${nodes.length.toLocaleString("en-GB")} of ` : ""}${rows(count)}, the latest first.`
+      ? `${note}${nodes.length < count ? `${nodes.length.toLocaleString("en-GB")} of ` : ""}${rows(count)}, the latest first.`
       : "Nothing to list: what is behind it is not kept any more, or is of sessions that you may not see.";
-    table.replaceChildren(...(nodes.length ? [tableOf(timezone)] : []));
+    table.replaceChildren(...(nodes.length ? [tableOf(timezone, asked.filter)] : []));
     more.hidden = !hasNextPage;
     more.dataset.after = endCursor ?? "";
   } catch (error) {
@@ -60,13 +56,16 @@ function rows(count) {
   return count === 1 ? "1 row" : `${count.toLocaleString("en-GB")} rows`;
 }
 
-/** A column for each label and measure that any of them has. */
-function tableOf(timezone) {
-  const labels = named(nodes.flatMap((node) => node.labels.filter((label) => label.value !== null)), "dimension");
+/** A column for each label and measure that any of them has; the heading says what all have in common. */
+function tableOf(timezone, filter) {
+  const said = new Set(["session", ...filter.map((each) => each.dimension)]);
+  const labels = named(nodes.flatMap((node) => node.labels.filter((each) => each.value !== null)), "dimension")
+    .filter((name) => !said.has(name))
+    .sort((a, b) => (a === "source") - (b === "source"));
   const measures = named(nodes.flatMap((node) => node.measures), "name");
   const head = [
     element("th", { scope: "col" }, "Time"),
-    ...labels.filter((name) => name !== "session").map((name) => element("th", { scope: "col" }, plain(name))),
+    ...labels.map((name) => element("th", { scope: "col" }, plain(name))),
     ...measures.map((name) => element("th", { scope: "col", className: "number" }, plain(name.replace(/_ms$/, "")))),
     element("th", { scope: "col" }, "session"),
   ];
@@ -77,7 +76,7 @@ function tableOf(timezone) {
       "tr",
       {},
       element("td", {}, element("time", { dateTime: node.at }, moment(node.at, timezone))),
-      ...labels.filter((name) => name !== "session").map((name) => element("td", {}, label.get(name) ?? "")),
+      ...labels.map((name) => element("td", {}, label.get(name) ?? "")),
       ...measures.map((name) => element("td", { className: "number" }, figure(measure.get(name), unitOf(name)))),
       element("td", { title: node.session?.id ?? "" }, node.session?.title || node.session?.id || "from outside"),
     );
