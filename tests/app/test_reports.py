@@ -22,7 +22,7 @@ from core import db
 from core.ids import decode, encode
 from core.permissions import Permission, Role
 from models.reports import ReportSchedule
-from services.reports import making
+from services.reports import making, tables
 from services.reports.focus import COLUMNS
 from services.reports.schedules import next_moment
 from tests.clients_of_graph import Client, Json
@@ -332,6 +332,49 @@ async def test_a_report_of_somebody_who_left_is_not_made_any_more(place: Place) 
     assert report["status"] == "FAILED"
     assert "deactivated" in report["errorMessage"]
     assert body["reportDefinitions"]["nodes"] == [{"problem": "Its owner has been deactivated.", "nextAt": None}]
+
+
+async def test_bills_are_not_made_of_what_is_gone_in_part(place: Place) -> None:
+    await put_ten_days(place)
+    admin = await place.client(Role.ADMIN)
+    await db.execute("UPDATE metric_retention SET dropped_before = $1 WHERE level = 'RAW'", at("2026-03-05"))
+    for kind, more in (("COSTS", {}), ("FOCUS", {}), ("FACTS", {"fact": "tool"})):
+        report, _ = await made(admin, kind=kind, question=MARCH | more)
+        assert (report["status"], report["errorCode"]) == ("FAILED", "BAD_INPUT"), kind
+        assert "before 2026-03-05" in report["errorMessage"]
+    report, _ = await made(admin, kind="COSTS", question=MARCH | {"from": "2026-03-05T00:00:00Z"})
+    assert report["status"] == "READY"
+
+
+async def test_what_is_too_large_leaves_nothing_behind(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    await put_ten_days(place)
+    monkeypatch.setattr(making, "PIECE", 100)
+    monkeypatch.setattr(making, "LARGEST_BYTES", 1000)
+    admin = await place.client(Role.ADMIN)
+    report, _ = await made(admin, kind="FACTS", question=MARCH | {"fact": "tool"})
+    assert (report["status"], report["errorCode"]) == ("FAILED", "TOO_LARGE")
+    assert await db.fetchval("SELECT count(*) FROM report_pieces") == 0
+
+
+async def test_a_zone_that_is_not_known_here_stops_its_own_reports_alone(place: Place) -> None:
+    admin = await place.client(Role.ADMIN)
+    timetable = {"schedule": "DAILY", "hour": 6}
+    question = {"range": "LAST_24_HOURS", "metrics": ["runs.count"]}
+    asked = {"kind": "METRICS", "format": "CSV", "timetable": timetable, "question": question}
+    for name in ("Lost", "Fine"):
+        await admin(DEFINE, input={"name": name} | asked)
+    await db.execute("UPDATE report_definitions SET timezone = 'Mars/Olympus' WHERE name = 'Lost'")
+    assert await making.queue_due(datetime.now(UTC) + timedelta(days=2)) == 1
+    told = (await admin("{ reportDefinitions { nodes { name problem } } }"))["reportDefinitions"]["nodes"]
+    problems = {one["name"]: one["problem"] for one in told}
+    assert problems["Fine"] is None
+    assert "Mars/Olympus" in problems["Lost"]
+
+
+@pytest.mark.parametrize("text", ["=1+1", "\n=1+1", "  =1+1", "\uff1d1+1", "@x", "-1"])
+def test_text_is_no_formula_to_a_spreadsheet(text: str) -> None:
+    assert tables._cell(text) == f"'{text}"
+    assert tables._lines([["x;=1+1", None]]) == b'"x;=1+1",""\r\n'
 
 
 @pytest.mark.parametrize(
