@@ -23,6 +23,10 @@ class LabelDimensionRow(Row):
     __slots__ = ()
 
 
+class MergedLabelsRow(Row):
+    __slots__ = ()
+
+
 def visible_to(actor: Actor) -> Scope:
     """Services that send to the actor's organisation."""
     return Scope("telemetry_services.organization_id = {}", (actor.organization_id,))

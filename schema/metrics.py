@@ -178,6 +178,16 @@ class MetricGroup:
 
 
 @object_type
+class MetricMergedLabels:
+    """Names of a dimension for which there was no room (`labelDimensions`) are put together under one label: a group
+    with this label is of many names, and a figure of one name may lack what was counted under it."""
+
+    dimension: str = column("Which dimension of the question.")
+    label: str = column("What they are counted under.")
+    facts: int = column("How many facts of the range have it, of those that fulfil the filter; people left aside.")
+
+
+@object_type
 class MetricSeries:
     """A metric by time, and by labels."""
 
@@ -196,6 +206,10 @@ class MetricSeries:
     omitted_groups: int = column("Teams that have values, and are neither shown nor in the rest.")
     watermark: datetime | None = column(
         "Everything of sessions before this moment is in here; null before there is any."
+    )
+    merged_labels: list[MetricMergedLabels] = column(
+        "Of which dimensions that it filters or groups by names were put together; none where each stands for itself.",
+        name="merged",
     )
 
 

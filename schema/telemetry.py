@@ -11,7 +11,8 @@ from core.permissions import Permission
 from models import telemetry as models
 from resolvers import telemetry as reads
 from schema.connections import After, Connection, First
-from schema.fields import Info, Node, column, entity, enum_type, input_type, mutation, object_type, query
+from schema.fields import Info, Node, column, entity, enum_type, input_type, mutation, nested, object_type, query
+from schema.scalars import BigInt
 from services.metrics.otlp import telemetry
 from services.metrics.otlp.labels import MOST
 
@@ -24,6 +25,18 @@ UsageSignal = enum_type(
 )
 
 
+@object_type
+class MergedLabels:
+    """Names of one dimension that a service sent, and for which there was no room: they are put together as `(other)`.
+    How many different ones there were is not known, as they are not kept."""
+
+    dimension: str = column("The dimension, as `labelDimensions` has it.")
+    facts: BigInt = column("Facts with such a name, each as often as it came.")
+    example: str = column("One such name.")
+    since: datetime | None = column("When the first came; null where it was not noted.", name="first_at")
+    last_at: datetime = column("When the last came.")
+
+
 @entity(models.TelemetryServiceRow)
 class TelemetryService(Node):
     """Something that sends telemetry of agents by OTLP to `/v1/traces` and `/v1/metrics`."""
@@ -34,14 +47,18 @@ class TelemetryService(Node):
         "signal tells is not counted a second time. Null while none has."
     )
     conventions: list[str] = column("The semantic conventions that were seen, with their versions.")
-    spans: int = column("Spans that came.")
-    points: int = column("Points of metrics that came.")
-    rejected: int = column("How many of those were rejected.")
-    ignored: int = column("Points of metrics that say nothing of agents.")
-    superseded: int = column("Spans and points with usage that the other signal tells.")
+    spans: BigInt = column("Spans that came.")
+    points: BigInt = column("Points of metrics that came.")
+    rejected: BigInt = column("How many of those were rejected.")
+    ignored: BigInt = column("Points of metrics that say nothing of agents.")
+    superseded: BigInt = column("Spans and points with usage that the other signal tells.")
     last_rejection: str | None = column("Why something was rejected last.")
     first_seen_at: datetime = column("When it was first heard of.")
     last_seen_at: datetime = column("When it sent something last.")
+
+    @nested(reads.merged_labels_of, common=Permission.METRICS_READ)
+    def merged_labels(self) -> list[MergedLabels]:
+        """Names that it sent and that are put together as `(other)`, by dimension; none where all had room."""
 
 
 @object_type
@@ -49,8 +66,11 @@ class LabelDimension:
     """How many different names telemetry has brought for one dimension of metrics."""
 
     dimension: str = column("The dimension: `tool`, `model`, `service`, …")
-    names: int = column("Different names that are kept.")
-    overflowed: int | None = column("Facts whose name had no room: they are counted under `(other)`. Null for none.")
+    names: BigInt = column("Different names that are kept.")
+    overflowed: BigInt | None = column(
+        "Facts whose name had no room: they are counted under `(other)`. Each as often as it came. Null for none."
+    )
+    since: datetime | None = column("Since when names have had no room; null where they have, or it was not noted.")
     example: str | None = column("One such name.")
 
     @strawberry.field(description="The most that are kept.")

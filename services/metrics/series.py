@@ -23,6 +23,7 @@ from services.metrics.definitions import Metric
 from services.metrics.engine import REST, MetricRows, MetricScope, scope_of
 from services.metrics.freshness import known_lately
 from services.metrics.labels import Label, Names, to_graph
+from services.metrics.merged import Merged, merged_in
 from services.metrics.people import PEOPLE_DIMENSIONS, People, permitted
 from services.metrics.questions import Checked, Compare, Fill, Question, Range, check, without
 
@@ -104,6 +105,8 @@ class Series:
     """Teams that have values, and are neither shown nor in the rest."""
     watermark: datetime | None
     """Up to when everything of our own sessions is counted; None where nothing has been yet."""
+    merged: Sequence[Merged]
+    """Dimensions of the question of which names were put together."""
 
 
 @dataclass(slots=True)
@@ -159,6 +162,7 @@ async def series(actor: Actor, question: Question) -> Series:
         rest,
         current.omitted,
         known,
+        await merged_in(reader.scope, asked),
     )
 
 

@@ -10,6 +10,7 @@ import time
 import zlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -424,11 +425,49 @@ async def test_names_that_are_ids_do_not_become_names_without_end(door: Door, mo
     assert len(tools) == 12, "nothing is lost"
     assert len(set(tools)) == 6
     assert tools.count("(other)") == 7
-    body = await door.graph("{ labelDimensions { dimension names overflowed example limit } }")
+    named = {**CHAT, "gen_ai.request.model": "one"}
+    await door.post("traces", spans({**call, "gen_ai.tool.name": "late"}, named, service="another"))
+    body = await door.graph("{ labelDimensions { dimension names overflowed example limit since } }")
     [tool] = [found for found in body["labelDimensions"] if found["dimension"] == "tool"]
     assert tool["names"] == 5
-    assert tool["overflowed"] >= 7
-    assert tool["example"].startswith("call-")
+    assert tool["overflowed"] >= 8
+    assert tool["example"]
+
+    body = await door.graph(
+        "{ telemetryServices { nodes { name mergedLabels { dimension facts example since lastAt } } } }"
+    )
+    [agent, another] = body["telemetryServices"]["nodes"]
+    [ours], [theirs] = agent["mergedLabels"], another["mergedLabels"]
+    assert ours["dimension"] == theirs["dimension"] == "tool"
+    assert ours["facts"] + theirs["facts"] == tool["overflowed"]
+    assert (theirs["facts"], theirs["example"]) == (1, "late")
+    assert ours["example"].startswith("call-")
+    assert ours["since"] == tool["since"] < theirs["since"] == theirs["lastAt"]
+
+    day = datetime.fromtimestamp(NOW / 1e9, UTC)
+    asked = f'from: "{(day - timedelta(hours=1)).isoformat()}", to: "{(day + timedelta(hours=1)).isoformat()}"'
+    told = "{ mergedLabels { dimension label facts } }"
+    body = await door.graph(
+        f'{{ all: metricSeries(metric: "tools.calls", {asked}) {told} '
+        f'of: metricSeries(metric: "tools.calls", {asked}, groupBy: ["tool"]) {told} '
+        f'one: metricSeries(metric: "tools.calls", {asked}, '
+        f'filter: [{{dimension: "tool", values: ["x"]}}, {{dimension: "service", values: ["another"]}}]) {told} '
+        f'tokens: metricSeries(metric: "tokens.total", {asked}, groupBy: ["model"]) {told} }}'
+    )
+    assert body["all"]["mergedLabels"] == body["tokens"]["mergedLabels"] == []
+    assert body["of"]["mergedLabels"] == [{"dimension": "tool", "label": "(other)", "facts": 8}]
+    assert body["one"]["mergedLabels"] == [{"dimension": "tool", "label": "(other)", "facts": 1}]
+
+
+async def test_services_beyond_the_most_are_counted_together_and_told(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receiving, "MOST", 1)
+    for name in ("first", "second"):
+        await door.post("traces", spans(CHAT, service=name))
+    assert {row["service"] for row in await door.rows("usage_facts")} == {"first", "(other)"}
+    body = await door.graph("{ labelDimensions { dimension overflowed example } }")
+    assert {"dimension": "service", "overflowed": 1, "example": "second"} in body["labelDimensions"]
 
 
 async def test_series_that_count_from_a_start_are_bounded(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,7 +80,7 @@ _POINTS = "points { at end value previous rows { fact from to filter { dimension
 _SERIES = (
     "metric { name title unit kind dimensions fact levels { level keptDays } } level bucket timezone from to "
     f"previousFrom previousTo omittedGroups groups {{ labels {{ dimension value name }} previousTotal {_POINTS} }} "
-    f"rest {{ total {_POINTS} }}"
+    f"rest {{ total {_POINTS} }} mergedLabels {{ dimension label facts }}"
 )
 _ROW = (
     "nodes { fact at source recordedAt conventions labels { dimension value name } measures { name value } "

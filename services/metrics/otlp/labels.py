@@ -16,13 +16,18 @@ MOST = 1000
 """Names of one dimension of one organisation."""
 OTHER = "(other)"
 
-_DIMENSIONS = {
+BOUNDED = {
     "tool_facts": ("tool", "server", "model", "error_kind", "service"),
     "usage_facts": ("model", "provider", "service"),
     "run_facts": ("model", "error_code", "service"),
     "session_facts": ("service",),
     "resource_facts": ("resource", "host", "service"),
 }
+"""The columns of each table whose names are bounded; the service comes last, as it is told by."""
+
+Merged = Counter[tuple[str, str, str]]
+"""How many facts had a name for which there was no room: by service, dimension and name."""
+
 _MOST_KEPT = 200_000
 _known: dict[UUID, set[tuple[str, str]]] = {}
 """What this process knows to be there. Names are never taken away, so this can't be wrong."""
@@ -34,22 +39,40 @@ async def limit_labels(
     """Replace, in the facts, names for which there is no room; returns those that are there now, for `remember` once
     the transaction has committed."""
     known = _known.get(organization_id, set())
-    wanted: Counter[tuple[str, str]] = Counter()
-    for table, rows in facts.items():
-        for dimension in _DIMENSIONS.get(table, ()):
-            wanted.update((dimension, row[dimension]) for row in rows if row.get(dimension) is not None)
-    unknown = {name for name in wanted if name not in known and name[1] != OTHER}
+    unknown = {
+        (dimension, row[dimension])
+        for table, rows in facts.items()
+        for dimension in BOUNDED.get(table, ())
+        for row in rows
+        if row.get(dimension) not in (None, OTHER) and (dimension, row[dimension]) not in known
+    }
     if not unknown:
         return set()
     kept = await _keep(tx, organization_id, unknown)
     if refused := unknown - kept:
+        merged: Merged = Counter()
         for table, rows in facts.items():
-            for dimension in _DIMENSIONS.get(table, ()):
+            for dimension in BOUNDED.get(table, ()):
                 for row in rows:
                     if (dimension, row.get(dimension)) in refused:
+                        merged[row["service"], dimension, row[dimension]] += 1
                         row[dimension] = OTHER
-        await _tell(tx, organization_id, {name: wanted[name] for name in refused})
+        await tell(tx, organization_id, merged)
     return kept
+
+
+async def tell(tx: db.Transaction, organization_id: UUID, merged: Merged) -> None:
+    """Count what had no room, by service and dimension, with an example."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for (service, dimension, _), count in merged.items():
+        counts[dimension, service] += count
+    examples = {(dimension, service): name for service, dimension, name in sorted(merged, reverse=True)}
+    await tx.executemany(
+        "INSERT INTO metric_label_overflows (organization_id, dimension, service, facts, example, first_at, last_at) "
+        "VALUES ($1, $2, $3, $4, $5, now(), now()) ON CONFLICT (organization_id, dimension, service) DO UPDATE SET "
+        "facts = metric_label_overflows.facts + excluded.facts, example = excluded.example, last_at = excluded.last_at",
+        [(organization_id, *key, count, examples[key]) for key, count in sorted(counts.items())],
+    )
 
 
 def remember(organization_id: UUID, names: set[tuple[str, str]]) -> None:
@@ -94,17 +117,3 @@ async def _keep(tx: db.Transaction, organization_id: UUID, names: set[tuple[str,
         values,
     )
     return {(row["dimension"], row["value"]) for row in rows}
-
-
-async def _tell(tx: db.Transaction, organization_id: UUID, refused: Mapping[tuple[str, str], int]) -> None:
-    """Count what had no room, by dimension, with an example."""
-    counts: Counter[str] = Counter()
-    for (dimension, _), count in refused.items():
-        counts[dimension] += count
-    examples = dict(sorted(refused, reverse=True))
-    await tx.executemany(
-        "INSERT INTO metric_label_overflows (organization_id, dimension, facts, example, last_at) "
-        "VALUES ($1, $2, $3, $4, now()) ON CONFLICT (organization_id, dimension) DO UPDATE SET "
-        "facts = metric_label_overflows.facts + excluded.facts, example = excluded.example, last_at = excluded.last_at",
-        [(organization_id, dimension, count, examples[dimension]) for dimension, count in sorted(counts.items())],
-    )

@@ -14,7 +14,7 @@ from core.permissions import Actor, ActorKind, Permission
 from integrations.otlp.base import Origin, Point, Span
 from services.metrics.otlp import points as of_points
 from services.metrics.otlp import spans as of_spans
-from services.metrics.otlp.labels import MOST, OTHER, limit_labels, remember
+from services.metrics.otlp.labels import MOST, OTHER, Merged, limit_labels, remember, tell
 from services.metrics.otlp.reading import Facts, Rejected, Source, addresses_in, label
 from services.metrics.store import store
 
@@ -189,12 +189,16 @@ async def _store(
 ) -> set[tuple[str, str]]:
     """Write the facts, and what is known of the services; returns the names that are there now."""
     facts: dict[str, list[dict[str, object]]] = defaultdict(list)
-    for service in services.values():
+    unlisted: Merged = Counter()
+    for name, service in services.items():
         for table, rows in service.facts.rows.items():
             for row in rows:
                 row["organization_id"], row["source"] = actor.organization_id, "OTLP"
                 service.conventions.add(row["conventions"])
+                if row["service"] != name:
+                    unlisted[row["service"], "service", name] += 1
             facts[table] += rows
+    await tell(tx, actor.organization_id, unlisted)
     kept = await limit_labels(tx, actor.organization_id, facts)
     await store(tx, facts)
     # Last, so that requests of the same service wait for each other only for as long as a commit takes.
