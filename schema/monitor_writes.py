@@ -73,10 +73,15 @@ class AnomalyInput:
         default=5.0, description="How many standard deviations away is an anomaly: 1 to 100. Fewer alarms with more."
     )
     season: MonitorSeason = strawberry.field(
-        default=conditions.MonitorSeason.DAY, description="After what time the metric repeats itself, in UTC."
+        default=conditions.MonitorSeason.DAY, description="After what time the metric repeats itself."
     )
     training_days: int = strawberry.field(
         default=14, description="How many days of history it is judged by: at least 3 seasons, at most 2,016 windows."
+    )
+    timezone: str = strawberry.field(
+        default="UTC",
+        description="The IANA name of the zone whose clock the season follows, such as `Europe/Berlin`: what happens "
+        "each day at nine is at nine before and after clocks are changed.",
     )
 
 
@@ -118,7 +123,7 @@ class MonitorConditionInput:
             case AbsenceInput() as one:
                 return conditions.Absence(one.for_seconds)
             case AnomalyInput() as one:
-                return conditions.Anomaly(one.sensitivity, one.season, one.training_days)
+                return conditions.Anomaly(one.sensitivity, one.season, one.training_days, one.timezone)
             case BudgetBurnInput() as one:
                 budget_id = decode("bud", one.budget_id, field="condition.budgetBurn.budgetId")
                 return conditions.BudgetBurn(budget_id, one.hours, one.ratio)

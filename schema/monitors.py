@@ -145,6 +145,7 @@ class MonitorCondition:
     sensitivity: float | None = column("How many standard deviations away is an anomaly.")
     season: MonitorSeason | None = column("After what time the metric repeats itself.")
     training_days: int | None = column("How many days of history it is judged by.")
+    timezone: str | None = column("Whose clock its season follows.")
     budget_id: strawberry.ID | None = column("The budget.")
     hours: int | None = column("Over how many hours.")
     ratio: float | None = column("How many times faster than evenly.")
@@ -238,10 +239,10 @@ class Monitor(Node):
     @strawberry.field(description="What it asks.")
     def condition(root: Any) -> MonitorCondition:
         found = condition_of(root)
-        given = {name: root["condition"].get(name) for name in _OF_CONDITIONS}
+        given = {name: getattr(found, name, None) for name in _OF_CONDITIONS}
         if isinstance(found, conditions.BudgetBurn):
             given["budget_id"] = encode("bud", found.budget_id)
-        return MonitorCondition(kind=conditions.kind_of(found), text=conditions.describe(found), **_enums(found, given))
+        return MonitorCondition(kind=conditions.kind_of(found), text=conditions.describe(found), **given)
 
     @nested(user_in("owner_id"))
     def owner(self) -> LazyUser:
@@ -277,19 +278,11 @@ _OF_CONDITIONS = (
     "sensitivity",
     "season",
     "training_days",
+    "timezone",
     "budget_id",
     "hours",
     "ratio",
 )
-
-
-def _enums(found: conditions.Condition, given: dict[str, Any]) -> dict[str, Any]:
-    """With members of enums instead of their names."""
-    return given | {
-        name: getattr(found, name)
-        for name in ("operator", "unit", "compared_with", "season")
-        if given[name] is not None
-    }
 
 
 @object_type

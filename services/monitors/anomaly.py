@@ -11,7 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from services.monitors.conditions import MOST_POINTS, SEASONS_NEEDED
 
@@ -85,6 +87,33 @@ def judge(
     usual = max(abs(expected), float(np.median(np.abs(x))))
     spread = max(spread, LEAST_SPREAD * usual, math.sqrt(max(expected, 1.0)) if counted else 0.0, 1e-9)
     return Verdict(expected, spread, abs(value - expected) / spread)
+
+
+def by_local_time(
+    history: Sequence[float | None],
+    *,
+    start: datetime,
+    window: timedelta,
+    zone: ZoneInfo,
+    judged: datetime,
+    length: int,
+) -> list[float | None]:
+    """The `length` windows of a zone's clock that are before the one that begins at `judged`, of those that begin at
+    `start` and follow each other in time.
+
+    A window that comes twice, as clocks are set back, is the mean of both; one that is skipped has no value.
+    """
+
+    def on_the_clock(at: datetime) -> datetime:
+        return at.astimezone(zone).replace(tzinfo=None)
+
+    last = on_the_clock(judged)
+    found: list[list[float]] = [[] for _ in range(length)]
+    for number, value in enumerate(history):
+        place = length - (last - on_the_clock(start + number * window)) // window
+        if value is not None and 0 <= place < length:
+            found[place].append(value)
+    return [math.fsum(values) / len(values) if values else None for values in found]
 
 
 def _filled(x: Any, period: int) -> Any:

@@ -18,8 +18,10 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
+from core.errors import BadInput
 from core.ids import encode
 from models.monitors import MonitorConditionKind
+from services.metrics.calendar import zone_of
 
 DAY = 86_400
 SHORTEST_WINDOW = 60
@@ -118,6 +120,8 @@ class Anomaly:
     sensitivity: float
     season: MonitorSeason
     training_days: int
+    timezone: str = "UTC"
+    """Whose clock the season follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +181,13 @@ def restored(kind: str, found: Mapping[str, Any]) -> Condition:
         case MonitorConditionKind.ABSENCE:
             return Absence(found["for_seconds"])
         case MonitorConditionKind.ANOMALY:
-            return Anomaly(found["sensitivity"], MonitorSeason(found["season"]), found["training_days"])
+            return Anomaly(
+                found["sensitivity"],
+                MonitorSeason(found["season"]),
+                found["training_days"],
+                # Those of before there was a choice have none.
+                found.get("timezone", "UTC"),
+            )
         case MonitorConditionKind.BUDGET_BURN:
             return BudgetBurn(UUID(found["budget_id"]), found["hours"], found["ratio"])
 
@@ -238,7 +248,7 @@ def describe(condition: Condition) -> str:
         case Anomaly():
             return (
                 f"more than {condition.sensitivity:g} standard deviations from its usual "
-                f"{condition.season.value.lower()}"
+                f"{condition.season.value.lower()}{'' if condition.timezone == 'UTC' else f' ({condition.timezone})'}"
             )
         case BudgetBurn():
             return (
@@ -267,6 +277,10 @@ def _anomaly_problems(condition: Anomaly, window_seconds: int) -> list[tuple[str
     found: list[tuple[str, str]] = []
     if not 1 <= condition.sensitivity <= 100:
         found.append(("condition.anomaly.sensitivity", "1 to 100 standard deviations."))
+    try:
+        zone_of(condition.timezone)
+    except BadInput as error:
+        found.append(("condition.anomaly.timezone", error.message))
     if window_seconds not in ANOMALY_WINDOWS:
         found.append(("windowSeconds", "Anomalies are looked for in windows of 900, 1800 or 3600 seconds."))
         return found

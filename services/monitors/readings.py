@@ -13,11 +13,11 @@ from core import db
 from core.permissions import Actor
 from models.monitors import MonitorRow
 from services.costs.burn import burn
-from services.metrics.calendar import Bucket
+from services.metrics.calendar import Bucket, zone_of
 from services.metrics.definitions import METRICS, MetricKind
 from services.metrics.engine import read, scope_of
 from services.monitors.alerts import condition_of
-from services.monitors.anomaly import TooLittle, Verdict, judge
+from services.monitors.anomaly import TooLittle, Verdict, by_local_time, judge
 from services.monitors.conditions import (
     DAY,
     Absence,
@@ -37,6 +37,9 @@ MOST_GROUPS = 100
 MOST_ANOMALY_GROUPS = 20
 GROUPS_KNOWN_FOR = timedelta(days=7)
 """A group that is absent is one that was there within this time."""
+
+LONGEST_SHIFT = timedelta(hours=3)
+"""No clock is set forward or back by more."""
 
 # statsmodels holds a processor for a moment: one at a time, and never the event loop's.
 _analysts = ThreadPoolExecutor(1, "anomalies")
@@ -262,7 +265,12 @@ async def _absences(
 async def _anomalies(source: _Source, condition: Anomaly, end: datetime, known: Mapping[str, str | None]) -> Seen:
     window = source.window
     now = source.with_known(await source.values(end - window, end), known)
-    history = await source.history(end - window - timedelta(days=condition.training_days), end - window)
+    days, judged, zone = timedelta(days=condition.training_days), end - window, zone_of(condition.timezone)
+    start = judged - days - LONGEST_SHIFT
+    history = {
+        key: by_local_time(values, start=start, window=window, zone=zone, judged=judged, length=days // window)
+        for key, values in (await source.history(start, judged)).items()
+    }
     period = condition.season.days * DAY // int(window.total_seconds())
     first = source.seen(
         [Reading(key, one.label, source.value_of(one), None) for key, one in now.items()], MOST_ANOMALY_GROUPS, known

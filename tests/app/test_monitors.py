@@ -33,7 +33,8 @@ MONITOR = """
 fragment Whole on Monitor {
   id name description metric filter { dimension values } groupBy windowSeconds forSeconds recovery noData
   renotifyEverySeconds severity labels { name value } evaluateEverySeconds status pausedReason state explanation
-  condition { kind text operator value unit comparedWith forSeconds sensitivity season trainingDays hours ratio }
+  condition { kind text operator value unit comparedWith forSeconds sensitivity season trainingDays timezone hours
+    ratio }
   owner { id } notifiedUsers { id } channels { id name }
   groups { nodes { state value measure explanation label { dimension value name } incident { id } } }
   history { totalCount nodes { at state changed value groupCount firingCount missed } }
@@ -175,6 +176,7 @@ async def test_a_monitor_is_made_with_what_is_usual_and_read_back(place: Place) 
             "sensitivity": None,
             "season": None,
             "trainingDays": None,
+            "timezone": None,
             "hours": None,
             "ratio": None,
         },
@@ -188,6 +190,10 @@ async def test_a_monitor_is_made_with_what_is_usual_and_read_back(place: Place) 
     assert (await client(NODE, id=made["id"]))["node"]["__typename"] == "Monitor"
     record = await db.fetchrow("SELECT * FROM audit_records WHERE action = 'monitor.create'")
     assert record["after"]["condition"] == {"kind": "THRESHOLD", "operator": "GREATER", "value": 5}
+    for zone, said in (({}, "day"), ({"timezone": "Asia/Kolkata"}, "day (Asia/Kolkata)")):
+        made = await create(client, windowSeconds=3600, condition={"anomaly": zone})
+        assert made["condition"]["timezone"] == zone.get("timezone", "UTC")
+        assert made["condition"]["text"] == f"more than 5 standard deviations from its usual {said}"
 
 
 async def test_everything_that_makes_no_sense_is_said_at_once(place: Place) -> None:
@@ -220,6 +226,7 @@ async def test_everything_that_makes_no_sense_is_said_at_once(place: Place) -> N
     for wrong, code, field in (
         ({"condition": {}}, "BAD_INPUT", "condition"),
         ({"condition": above(1) | {"absence": {"forSeconds": 60}}}, "BAD_INPUT", "condition"),
+        ({"condition": {"anomaly": {"timezone": "Mars"}}}, "BAD_INPUT", "condition.anomaly.timezone"),
         ({"groupBy": "weather"}, "BAD_INPUT", "groupBy"),
         ({"groupBy": "session"}, "BAD_INPUT", "groupBy"),
         ({"groupBy": "'; DROP TABLE monitors; --"}, "BAD_INPUT", "groupBy"),

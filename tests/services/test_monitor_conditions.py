@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
 
 from models.monitors import MonitorNoData, MonitorState
-from services.monitors.anomaly import TooLittle, Verdict, judge
+from services.monitors.anomaly import TooLittle, Verdict, by_local_time, judge
 from services.monitors.conditions import (
     Absence,
     Anomaly,
@@ -43,7 +44,7 @@ ALL: list[Condition] = [
     Threshold(MonitorOperator.LESS_OR_EQUAL, 0.5),
     Change(MonitorOperator.GREATER, 50, MonitorChangeUnit.PERCENT, MonitorComparison.LAST_WEEK),
     Absence(600),
-    Anomaly(4, MonitorSeason.WEEK, 28),
+    Anomaly(4, MonitorSeason.WEEK, 28, "America/New_York"),
     BudgetBurn(uuid4(), 6, 2.5),
 ]
 
@@ -86,6 +87,11 @@ def test_conditions_come_back_from_the_database_as_they_were(condition: Conditio
     assert problems(condition, window, None) == []
 
 
+def test_anomalies_of_before_there_were_zones_are_of_utc() -> None:
+    before = {"sensitivity": 5, "season": "DAY", "training_days": 14}
+    assert restored("ANOMALY", before) == Anomaly(5, MonitorSeason.DAY, 14, "UTC")
+
+
 @pytest.mark.parametrize(
     ("condition", "recovery", "field"),
     [
@@ -105,6 +111,7 @@ def test_conditions_come_back_from_the_database_as_they_were(condition: Conditio
         (Anomaly(5, MonitorSeason.DAY, 2), None, "condition.anomaly.trainingDays"),
         (Anomaly(5, MonitorSeason.DAY, 85), None, "condition.anomaly.trainingDays"),
         (Anomaly(5, MonitorSeason.WEEK, 20), None, "condition.anomaly.trainingDays"),
+        (Anomaly(5, MonitorSeason.DAY, 14, "Europe/Berlim"), None, "condition.anomaly.timezone"),
         (Anomaly(5, MonitorSeason.WEEK, 28), 6, "recovery"),
         (BudgetBurn(uuid4(), 0, 1), None, "condition.budgetBurn.hours"),
         (BudgetBurn(uuid4(), 1, 0), None, "condition.budgetBurn.ratio"),
@@ -301,3 +308,54 @@ def test_what_never_changes_is_no_anomaly_by_a_hair_and_counts_scatter() -> None
     assert hair.deviations < 2 < jump.deviations  # type: ignore[union-attr]
     assert counted.deviations < 2  # type: ignore[union-attr]
     assert nothing.deviations <= 1  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("zone", "minutes", "off"),
+    [("Europe/Berlin", 15, 8), ("America/St_Johns", 60, 2), ("Australia/Lord_Howe", 15, 4), ("UTC", 60, 0)],
+)
+def test_every_window_is_at_its_place_by_the_clock_but_where_clocks_are_changed(
+    zone: str, minutes: int, off: int
+) -> None:
+    """Over a year: what is skipped is missing, what comes twice is the mean of both, and nothing else is elsewhere."""
+    window, start = minutes * MINUTE, datetime(2026, 1, 1, tzinfo=UTC)
+    judged = start + timedelta(days=365)
+    times = [(start + number * window).timestamp() for number in range((judged - start) // window)]
+    length = timedelta(days=360) // window
+    found = by_local_time(times, start=start, window=window, zone=ZoneInfo(zone), judged=judged, length=length)
+    last = judged.astimezone(ZoneInfo(zone)).replace(tzinfo=None)
+    elsewhere = [
+        value
+        for place, value in enumerate(found)
+        if value is None
+        or datetime.fromtimestamp(value, ZoneInfo(zone)).replace(tzinfo=None) != last - (length - place) * window
+    ]
+    assert len(elsewhere) == off
+    assert elsewhere.count(None) == off / 2
+
+
+def test_a_season_follows_the_clock_when_it_is_changed() -> None:
+    """Work from nine to five in New York, and no more at night: before and after clocks went back, in the hour that
+    comes twice, and where clocks went forward."""
+    zone, hour = ZoneInfo("America/New_York"), timedelta(hours=1)
+    random = np.random.default_rng(7)
+
+    def usual(at: datetime) -> float:
+        return float((200 if 9 <= at.astimezone(zone).hour < 17 else 20) + random.normal(0, 3))
+
+    def verdicts(judged: datetime, timezone: ZoneInfo) -> float:
+        start = judged - timedelta(days=14, hours=3)
+        history = [usual(start + number * hour) for number in range((judged - start) // hour)]
+        series = by_local_time(history, start=start, window=hour, zone=timezone, judged=judged, length=14 * 24)
+        found = judge(series, usual(judged), period=24, season="day", counted=False)
+        assert isinstance(found, Verdict)
+        return found.deviations
+
+    back = datetime(2026, 11, 1, 6, tzinfo=UTC)  # from 02:00 to 01:00
+    forward = datetime(2026, 3, 8, 7, tzinfo=UTC)  # from 02:00 to 03:00
+    for moment in (back, forward):
+        for hours in (-2, -1, 0, 1, 8, 15, 24 + 7):
+            assert verdicts(moment + hours * hour, zone) < 5, (moment, hours)
+    # At nine of the new time it is at work, where UTC lets expect the hour before, and the other way round.
+    assert verdicts(forward + 6 * hour, zone) < 5 < verdicts(forward + 6 * hour, ZoneInfo("UTC"))
+    assert verdicts(back + 15 * hour, zone) < 5 < verdicts(back + 15 * hour, ZoneInfo("UTC"))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import math
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -259,43 +259,39 @@ async def test_absence_of_anything_and_of_one_group(house: House) -> None:
 
 
 async def test_a_spike_in_a_season_of_real_facts_is_an_anomaly(house: House) -> None:
-    row = await watch(
-        house.actor(Role.ADMIN),
-        Anomaly(5, MonitorSeason.DAY, 7),
-        name="Unusual",
-        metric="messages.count",
-        window_seconds=3600,
-        evaluate_every_seconds=600,
-    )
-    young = await watch(
-        house.actor(Role.ADMIN),
-        Anomaly(5, MonitorSeason.DAY, 7),
-        metric="tools.calls",
-        window_seconds=3600,
-        evaluate_every_seconds=600,
-    )
-    start = NOON - timedelta(days=7, hours=3)
+    """On the day on which clocks go forward in Berlin, where work begins at nine."""
+    zone, ten = ZoneInfo("Europe/Berlin"), datetime(2026, 3, 29, 8, tzinfo=UTC)
+    given: dict[str, Any] = {"begins": ten, "window_seconds": 3600, "evaluate_every_seconds": 600}
+    admin = house.actor(Role.ADMIN)
+    season = Anomaly(5, MonitorSeason.DAY, 7, "Europe/Berlin")
+    row = await watch(admin, season, name="Unusual", metric="messages.count", **given)
+    in_utc = await watch(admin, Anomaly(5, MonitorSeason.DAY, 7), metric="messages.count", **given)
+    young = await watch(admin, season, metric="tools.calls", **given)
+    start = ten - timedelta(days=7, hours=3)
     facts = []
     for hour in range(7 * 24 + 3):
         when = start + timedelta(hours=hour)
-        usual = round(20 + 15 * math.sin(2 * math.pi * when.hour / 24)) + hour % 3
+        usual = (30 if 9 <= when.astimezone(zone).hour < 17 else 5) + hour % 3
         facts += [fact(house, when + timedelta(seconds=n), role="USER", characters=1) for n in range(usual)]
     await put(message_facts=facts)
-    await calls(house, 3, NOON)
-    await at(NOON)
+    await calls(house, 3, ten)
+    await at(ten)
     [seen] = await history(row["id"])
     assert (seen["state"], seen["group_count"]) == ("OK", 1), seen["explanation"]
     assert "Expected is" in seen["explanation"]
+    [too_early] = await incidents(in_utc["id"])
+    assert too_early["value"] > 29, "by UTC it is an hour before work begins"
     assert (await monitor(young["id"]))["state"] == "NO_DATA"
     assert "3 days of history" in (await monitor(young["id"]))["explanation"]
-    spike = NOON + timedelta(minutes=5)
+    spike = ten + timedelta(minutes=5)
     await put(message_facts=[fact(house, spike, role="USER", characters=1) for _ in range(120)])
-    await at(NOON + timedelta(minutes=10))
+    await at(ten + timedelta(minutes=10))
     assert (await monitor(row["id"]))["state"] == "OK", "its window is not over"
-    await at(NOON + timedelta(hours=1))
+    await at(ten + timedelta(hours=1))
     [incident] = await incidents(row["id"])
     assert incident["value"] == 120.0
     assert "standard deviations away" in incident["summary"]
+    assert "usual day (Europe/Berlin)" in incident["summary"]
 
 
 async def test_a_budget_that_burns_too_fast(house: House) -> None:
