@@ -109,6 +109,13 @@ class AlertDeliveryStatus(StrEnum):
     SKIPPED = "SKIPPED"
 
 
+# An admin's monitor of people is not theirs to read once they are no admin.
+_THEIRS = (
+    "(monitors.owner_id = {} AND NOT (monitors.organization_wide AND monitors.about_people) "
+    "OR {} = ANY(monitors.notify_user_ids) AND NOT monitors.about_people)"
+)
+
+
 class MonitorRow(Row):
     __slots__ = ()
 
@@ -148,6 +155,8 @@ class Monitor(Model):
     organization: Any = fields.ForeignKeyField("models.Organization", related_name=False, on_delete=fields.RESTRICT)
     owner: Any = fields.ForeignKeyField("models.User", related_name=False, on_delete=fields.RESTRICT)
     """What they may see is what it watches."""
+    organization_wide = fields.BooleanField(default=False, db_default=False)
+    """Whether it watches all of the organisation, as it was made; else its owner's facts alone."""
     name = fields.CharField(200)
     description = fields.TextField()
     metric = fields.CharField(100)
@@ -192,13 +201,12 @@ class Monitor(Model):
 
     @staticmethod
     def visible_to(actor: Actor) -> Scope:
-        """The organisation's admins see all; others their own, and those that tell them of incidents, unless these are
-        about people."""
+        """The organisation's admins see all; others their own, and those that tell them of incidents, but none about
+        people other than themselves."""
         if actor.is_admin:
             return Scope("monitors.removed_at IS NULL AND monitors.organization_id = {}", (actor.organization_id,))
         return Scope(
-            "monitors.removed_at IS NULL AND monitors.organization_id = {} "
-            "AND (monitors.owner_id = {} OR {} = ANY(monitors.notify_user_ids) AND NOT monitors.about_people)",
+            f"monitors.removed_at IS NULL AND monitors.organization_id = {{}} AND {_THEIRS}",
             (actor.organization_id, actor.user_id, actor.user_id),
         )
 
@@ -293,8 +301,7 @@ class MonitorIncident(Model):
             return Scope("monitor_incidents.organization_id = {}", (actor.organization_id,))
         return Scope(
             "monitor_incidents.organization_id = {} AND EXISTS (SELECT FROM monitors "
-            "WHERE monitors.id = monitor_incidents.monitor_id "
-            "AND (monitors.owner_id = {} OR {} = ANY(monitors.notify_user_ids) AND NOT monitors.about_people))",
+            f"WHERE monitors.id = monitor_incidents.monitor_id AND {_THEIRS})",
             (actor.organization_id, actor.user_id, actor.user_id),
         )
 

@@ -214,6 +214,9 @@ class Monitor(Node):
         name="renotify_seconds",
     )
     severity: AlertSeverity = column("How much its alerts matter.")
+    organization_wide: bool = column(
+        "Whether it watches all of the organisation, as an admin made it; else its owner's facts alone."
+    )
     evaluate_every_seconds: int = column("How often it is evaluated.")
     status: MonitorStatus = column("Whether it is evaluated.")
     paused_reason: str | None = column("Why it is paused.")

@@ -93,7 +93,7 @@ class Notification(Node):
 
     @nested(user_in("actor_id"))
     def actor(self) -> LazyUser | None:
-        """Who did it; for an agent, in whose name it acts; null for Quarterdeck itself."""
+        """Who did it; for an agent, in whose name it acts; for a monitor, whose it is; null for Quarterdeck itself."""
 
     @nested(reads.subject_of)
     def subject(self) -> Node | None:

@@ -82,11 +82,13 @@ class Work:
         *,
         body: str = "",
         subject: tuple[str, UUID] | None = None,
+        author: UUID | None = None,
     ) -> None:
         """Tell people, in this transaction: `title` is one line, `subject` the (type, id) it is about. Whoever acts is
-        not told of it, nor is anybody who may not see the session that this write is about."""
+        not told of it, nor is anybody who may not see the session that this write is about. `author` is whose doing it
+        is where the product acts: mails are counted as theirs."""
         if self._is_of_work:
-            self._notices.append(telling.Notice(kind, list(user_ids), title, body, subject))
+            self._notices.append(telling.Notice(kind, list(user_ids), title, body, subject, author))
 
     # -- sessions
 

@@ -197,13 +197,15 @@ def described(monitor: MonitorRow) -> dict[str, Any]:
 
 
 async def recipients(work: Work, monitor: MonitorRow) -> list[UUID]:
-    """Who is told in their inbox. Of what is about people only the owner and admins, as they are now."""
+    """Who is told in their inbox. Of what is about people only admins, as they are now, and the owner where it is about
+    them alone."""
     if not monitor["about_people"]:
         return list(monitor["notify_user_ids"])
     rows = await work.tx.fetch(
-        "SELECT id FROM users WHERE id = ANY($1) AND (id = $2 OR role IN ('OWNER', 'ADMIN'))",
+        "SELECT id FROM users WHERE id = ANY($1) AND (id = $2 AND NOT $3 OR role IN ('OWNER', 'ADMIN'))",
         monitor["notify_user_ids"],
         monitor["owner_id"],
+        monitor["organization_wide"],
     )
     return [row["id"] for row in rows]
 
@@ -221,7 +223,9 @@ def _notify(
             shown = ", ".join(titles[:20]) + (f" and {len(titles) - 20} more" if len(titles) > 20 else "")
             title = f"{_WORDS[kind]}: {monitor['name']} ({len(of_kind)} of {monitor['group_by']})"
             subject = ("Monitor", monitor["id"])
-            work.notify(NotificationKind.MONITOR, user_ids, title, body=shown, subject=subject)
+            work.notify(
+                NotificationKind.MONITOR, user_ids, title, body=shown, subject=subject, author=monitor["owner_id"]
+            )
             continue
         for incident in of_kind:
             body = incident["resolution"] if kind is AlertKind.RESOLVED else incident["summary"]
@@ -231,6 +235,7 @@ def _notify(
                 f"{_WORDS[kind]}: {incident['title']}",
                 body=body or "",
                 subject=("MonitorIncident", incident["id"]),
+                author=monitor["owner_id"],
             )
 
 

@@ -21,7 +21,7 @@ from datetime import datetime, timedelta
 from core import db
 from core.errors import Forbidden, QuarterdeckError
 from core.ids import encode, new_id
-from core.permissions import Actor, Permission
+from core.permissions import Actor
 from models.monitors import (
     AlertKind,
     MonitorIncidentRow,
@@ -31,13 +31,14 @@ from models.monitors import (
     MonitorStatus,
 )
 from models.notifications import NotificationKind
-from services.identity.actors import active_actor, system_actor
+from services.identity.actors import system_actor
 from services.metrics.ingest import watermark
 from services.metrics.labels import Names
 from services.monitors.alerts import condition_of
 from services.monitors.conditions import limit_of
 from services.monitors.groups import failed_groups, known_groups, store_groups, stored_groups
 from services.monitors.incidents import changed, end_all, open_incident, resolve, tell_of, update_value, upkeep
+from services.monitors.people import owner_of
 from services.monitors.readings import Seen, readings
 from services.monitors.states import Group, Rules, Step, step, worst
 from services.monitors.waking import MONITORS
@@ -222,16 +223,6 @@ def behind_since(ready: datetime) -> str:
     return f"The metrics are complete up to {ready:%Y-%m-%d %H:%M:%S} UTC only: nobody knows how it stands."
 
 
-async def owner_of(monitor: MonitorRow) -> Actor | str:
-    """Whose eyes the monitor sees with, as they are now; or why it cannot see any more."""
-    owner = await active_actor(monitor["owner_id"])
-    if owner is None:
-        return "Its owner has been deactivated."
-    if not owner.may(Permission.MONITORS_MANAGE) or not owner.may(Permission.METRICS_READ):
-        return "Its owner may not have monitors any more."
-    return owner
-
-
 def _next(at: datetime, every: int, now: datetime, ready: datetime) -> datetime:
     """When the next instant can be evaluated: once the metrics are complete up to it."""
     lag = min(max(now - ready, timedelta(0)), timedelta(seconds=60))
@@ -349,6 +340,7 @@ async def _pause(claimed: MonitorRow, reason: str, now: datetime) -> None:
             f"Monitor paused: {monitor['name']}",
             body=reason,
             subject=("Monitor", monitor["id"]),
+            author=monitor["owner_id"],
         )
 
 

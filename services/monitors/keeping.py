@@ -20,7 +20,7 @@ from services.monitors.alerts import condition_of
 from services.monitors.checking import label_problems, text_problems
 from services.monitors.conditions import DAY, Anomaly, BudgetBurn, Condition, kind_of, stored
 from services.monitors.incidents import end_all
-from services.monitors.people import is_about_people, sees_budget
+from services.monitors.people import BUDGETS_OF_PEOPLE, is_about_people, owner_of, seen_budget
 from services.monitors.waking import wake
 from services.work import Work, write
 
@@ -73,19 +73,20 @@ async def create_monitor(actor: Actor, new: Definition, key: str | None) -> Moni
         )
         if count >= MOST_MONITORS:
             raise Conflict(f"There are {MOST_MONITORS} monitors already. Remove those that are not needed any more.")
-        await _check_references(work, actor.user_id, new, filters)
+        about_people = await _check_references(work, actor.user_id, new, filters)
         row = await work.tx.fetchrow(
             "INSERT INTO monitors (id, organization_id, owner_id, name, description, metric, filters, group_by, "
             "window_seconds, condition_kind, condition, for_seconds, recovery, no_data, renotify_seconds, severity, "
             "labels, evaluate_every_seconds, about_people, notify_user_ids, channel_ids, status, state, state_since, "
-            "groups_left_out, next_evaluation_at, claim, created_at, updated_at) "
+            "groups_left_out, next_evaluation_at, claim, created_at, updated_at, organization_wide) "
             "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, "
-            "'ACTIVE', 'OK', $22, 0, $22, 0, $22, $22) RETURNING *",
+            "'ACTIVE', 'OK', $22, 0, $22, 0, $22, $22, $23) RETURNING *",
             claimed.result_id,
             actor.organization_id,
             actor.user_id,
-            *_columns(new, filters, actor.user_id),
+            *_columns(new, filters, actor.user_id, about_people=about_people),
             work.at,
+            actor.is_admin,
             row=MonitorRow,
         )
         assert row is not None
@@ -104,8 +105,8 @@ async def update_monitor(actor: Actor, id_: UUID, changes: Mapping[str, Any]) ->
         was = definition_of(before)
         new = replace(was, **changes)
         filters = _checked(new) if "filter" in changes else _checked(new, stored_filters=before["filters"])
-        await _check_references(work, before["owner_id"], new, filters)
-        columns = _columns(new, filters, before["owner_id"])
+        about_people = await _check_references(work, before["owner_id"], new, filters)
+        columns = _columns(new, filters, before["owner_id"], about_people=about_people)
         watched = ("metric", "filter", "group_by", "window_seconds", "condition")
         if any(getattr(new, name) != getattr(was, name) for name in watched):
             await end_all(work, before, "The monitor was changed.", work.at)
@@ -157,13 +158,17 @@ async def pause_monitor(actor: Actor, id_: UUID, reason: str | None) -> MonitorR
 
 
 async def resume_monitor(actor: Actor, id_: UUID) -> MonitorRow:
-    """Watch again, from the next instant on. Again has no effect. Raises NotFound, Forbidden."""
+    """Watch again, from the next instant on. Again has no effect. Raises NotFound, Forbidden, Conflict where it has
+    nobody to see for."""
     async with write(actor, "monitor.resume") as work:
         actor.require(Permission.MONITORS_MANAGE)
         before = await lock_monitor(work, id_)
         if before["status"] == "ACTIVE":
             work.entry.action = ""
             return before
+        owner = await owner_of(before)
+        if isinstance(owner, str):
+            raise Conflict(f"{owner} Make a new one.", field="monitorId")
         row = await work.tx.fetchrow(
             "UPDATE monitors SET status = 'ACTIVE', paused_reason = NULL, state = 'OK', state_since = $2, "
             "last_instant = NULL, next_evaluation_at = $2, claim = claim + 1, claimed_until = NULL, updated_at = $2 "
@@ -294,8 +299,9 @@ def _dimension_problems(
     return filters, problems
 
 
-async def _check_references(work: Work, owner_id: UUID, new: Definition, filters: Mapping[str, Any]) -> None:
-    """Raises where recipients, channels, the budget or people are not the actor's to name."""
+async def _check_references(work: Work, owner_id: UUID, new: Definition, filters: Mapping[str, Any]) -> bool:
+    """Whether it is about people. Raises where recipients, channels, the budget or people are not the actor's to
+    name."""
     actor = work.actor
     recipients = list(dict.fromkeys(new.notify_user_ids if new.notify_user_ids is not None else [owner_id]))
     users = await work.tx.fetch(
@@ -305,12 +311,19 @@ async def _check_references(work: Work, owner_id: UUID, new: Definition, filters
     )
     if len(users) != len(recipients):
         raise NotFound("Some of these are no active users of your organisation.", field="notifyUserIds")
-    about_people = is_about_people(filters, new.group_by)
-    if about_people:
-        if any(user["role"] not in ("OWNER", "ADMIN") and user["id"] != owner_id for user in users):
-            raise BadInput(
-                "What tells people or teams apart is told to its owner and to admins only.", field="notifyUserIds"
-            )
+    subject = None
+    if isinstance(new.condition, BudgetBurn):
+        subject = await seen_budget(work.tx.fetchval, actor, new.condition.budget_id)
+        if subject is None:
+            raise NotFound("There is no such budget, or you may not see it.", field="condition.budgetBurn.budgetId")
+    tells_apart = is_about_people(filters, new.group_by)
+    about_people = tells_apart or subject in BUDGETS_OF_PEOPLE
+    if about_people and any(user["role"] not in ("OWNER", "ADMIN") and user["id"] != owner_id for user in users):
+        raise BadInput(
+            "What tells people or teams apart, or is of a budget of theirs, is told to its owner and to admins only.",
+            field="notifyUserIds",
+        )
+    if tells_apart:
         await permitted(actor, filter=filters, group_by=[] if new.group_by is None else [new.group_by])
     query = Query()
     wanted = list(dict.fromkeys(new.channel_ids))
@@ -321,12 +334,10 @@ async def _check_references(work: Work, owner_id: UUID, new: Definition, filters
     )
     if channels != len(wanted):
         raise NotFound("Some of these channels do not exist, or you may not use them.", field="channelIds")
-    budget = new.condition.budget_id if isinstance(new.condition, BudgetBurn) else None
-    if budget is not None and not await sees_budget(work.tx.fetchval, actor, budget):
-        raise NotFound("There is no such budget, or you may not see it.", field="condition.budgetBurn.budgetId")
+    return about_people
 
 
-def _columns(new: Definition, filters: Mapping[str, Any], owner_id: UUID) -> list[Any]:
+def _columns(new: Definition, filters: Mapping[str, Any], owner_id: UUID, *, about_people: bool) -> list[Any]:
     """In the order of the statements above."""
     return [
         new.name.strip(),
@@ -344,7 +355,7 @@ def _columns(new: Definition, filters: Mapping[str, Any], owner_id: UUID) -> lis
         new.severity.value,
         dict(new.labels or {}),
         new.evaluate_every_seconds,
-        is_about_people(filters, new.group_by),
+        about_people,
         list(dict.fromkeys(new.notify_user_ids if new.notify_user_ids is not None else [owner_id])),
         list(dict.fromkeys(new.channel_ids)),
     ]

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from core.errors import Forbidden
-from core.permissions import Actor
+from core.permissions import Actor, Permission, Role
 from models.base import Query
-from models.costs import Budget
+from models.costs import Budget, BudgetSubject
 from models.monitors import MonitorRow
+from services.identity.actors import active_actor
 from services.metrics.engine import read, scope_of
 from services.metrics.people import PEOPLE_DIMENSIONS, permitted
 
+BUDGETS_OF_PEOPLE = frozenset({BudgetSubject.USER, BudgetSubject.EACH_USER, BudgetSubject.TEAM})
+"""What is spent of these is what one person spent, or few did."""
 HIDDEN = (
     "Your organisation's analytics policy does not show everybody: only some are watched one by one. An admin can "
     "change that by updateAnalyticsPolicy."
@@ -42,6 +45,21 @@ def is_about_people(filters: Collection[str], group_by: str | None) -> bool:
     return bool(PEOPLE_DIMENSIONS & {*filters, *([] if group_by is None else [group_by])})
 
 
+async def owner_of(monitor: MonitorRow) -> Actor | str:
+    """Whose eyes the monitor sees with, as they are now, and no wider than it was made; or why it cannot see any more.
+
+    One that was made for its owner's own facts stays so when they become an admin; one of the organisation does not
+    turn into one of their own when they are an admin no more."""
+    owner = await active_actor(monitor["owner_id"])
+    if owner is None:
+        return "Its owner has been deactivated."
+    if not owner.may(Permission.MONITORS_MANAGE) or not owner.may(Permission.METRICS_READ):
+        return "Its owner may not have monitors any more."
+    if monitor["organization_wide"]:
+        return owner if owner.is_admin else "It watches all of the organisation, and its owner is no admin any more."
+    return replace(owner, role=Role.MEMBER) if owner.is_admin else owner
+
+
 async def shown_to(owner: Actor, monitor: MonitorRow, ranges: Sequence[Range]) -> Shown:
     """What the owner may be shown of the monitor's groups, of figures over these times. Raises Forbidden, BadInput
     where they may not ask at all."""
@@ -65,11 +83,12 @@ async def shown_to(owner: Actor, monitor: MonitorRow, ranges: Sequence[Range]) -
     return Shown()
 
 
-async def sees_budget(fetchval: Callable[..., Awaitable[Any]], actor: Actor, budget_id: UUID) -> bool:
-    """Whether there is such a budget that the actor may see."""
+async def seen_budget(fetchval: Callable[..., Awaitable[Any]], actor: Actor, budget_id: UUID) -> BudgetSubject | None:
+    """Whose spending a budget is about; None where there is none that the actor may see."""
     query = Query()
     condition = f"id = {query.arg(budget_id)} AND removed_at IS NULL AND {query.scope(Budget.visible_to(actor))}"
-    return await fetchval(f"SELECT 1 FROM budgets WHERE {condition}", *query.args) is not None
+    found = await fetchval(f"SELECT subject FROM budgets WHERE {condition}", *query.args)
+    return None if found is None else BudgetSubject(found)
 
 
 async def _contributors(owner: Actor, monitor: MonitorRow, range_: Range) -> list[Set[UUID]]:

@@ -30,7 +30,7 @@ from services.monitors.conditions import (
     duration,
     limit_of,
 )
-from services.monitors.people import Shown, sees_budget, shown_to
+from services.monitors.people import Shown, seen_budget, shown_to
 from services.monitors.states import Reading
 
 MOST_GROUPS = 100
@@ -308,8 +308,12 @@ def _of_verdict(reading: Reading, verdict: Verdict | TooLittle) -> Reading:
 
 async def _burn(condition: BudgetBurn, owner: Actor, end: datetime) -> Reading:
     hours = timedelta(hours=condition.hours)
-    seen = await sees_budget(db.fetchval, owner, condition.budget_id)
-    found = await burn(condition.budget_id, start=end - hours, end=end) if seen else None
+    subject = await seen_budget(db.fetchval, owner, condition.budget_id)
+    # Of a budget for each user, admins are told of whoever spends most, and others of themselves alone.
+    user_id = None if owner.is_admin else owner.user_id
+    found = None
+    if subject is not None:
+        found = await burn(condition.budget_id, start=end - hours, end=end, user_id=user_id)
     if found is None:
         return Reading("", None, None, None, "The budget is gone, or the monitor's owner may not see it any more.")
     spent, limit = float(found.spent), float(found.limit)

@@ -38,6 +38,8 @@ class Notice:
     title: str
     body: str
     subject: tuple[str, UUID] | None
+    author: UUID | None = None
+    """Whose doing it is where the product tells it by itself; else that is whoever acts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,31 +54,31 @@ class Told:
 _TELL = f"""
 WITH wanted AS (
     SELECT told.id, users.id AS user_id, users.organization_id, notices.kind, notices.title, notices.body,
-           notices.subject_kind, notices.subject_id, coalesce(preferences.in_app, true) AS in_app,
+           notices.subject_kind, notices.subject_id, notices.author_id, coalesce(preferences.in_app, true) AS in_app,
            coalesce(preferences.email, notices.email) AS email,
            $14::boolean AND users.email IS NOT NULL AND coalesce(preferences.email, notices.email) <> 'OFF' AS by_mail
     FROM unnest($1::uuid[], $2::uuid[], $3::int[]) AS told (id, user_id, number)
-    JOIN unnest($4::text[], $5::text[], $6::text[], $7::text[], $8::uuid[], $9::text[]) WITH ORDINALITY
-        AS notices (kind, title, body, subject_kind, subject_id, email, number) USING (number)
+    JOIN unnest($4::text[], $5::text[], $6::text[], $7::text[], $8::uuid[], $9::text[], $13::uuid[]) WITH ORDINALITY
+        AS notices (kind, title, body, subject_kind, subject_id, email, author_id, number) USING (number)
     JOIN users ON users.id = told.user_id AND users.organization_id = $10 AND users.deactivated_at IS NULL
     LEFT JOIN notification_preferences AS preferences
         ON preferences.user_id = users.id AND preferences.kind = notices.kind
     LEFT JOIN sessions ON sessions.id = $11
     WHERE $11::uuid IS NULL OR {SEES_SESSION} OR {IS_PARTY.format(subject="notices")}
 ), bounded AS (
-    SELECT *, by_mail AND ($13::uuid IS NULL OR {MOST_MAILED} >= (
+    SELECT *, by_mail AND (author_id IS NULL OR {MOST_MAILED} >= (
         SELECT count(*) FROM notifications AS before
         JOIN notification_deliveries AS mails ON mails.notification_id = before.id
-        WHERE before.actor_id = $13 AND before.id >= $17
+        WHERE before.actor_id = wanted.author_id AND before.id >= $17
             AND before.created_at > $15::timestamptz - {_MINUTE} * interval '1 second'
-    ) + row_number() OVER (PARTITION BY by_mail ORDER BY id)) AS mailed
+    ) + row_number() OVER (PARTITION BY author_id, by_mail ORDER BY id)) AS mailed
     FROM wanted
 ), notified AS (
     SELECT *, in_app OR by_mail AND NOT mailed AS in_inbox FROM bounded
 ), told AS (
     INSERT INTO notifications (id, organization_id, user_id, kind, session_id, subject_kind, subject_id, actor_kind,
                                actor_id, title, body, in_app, created_at)
-    SELECT id, organization_id, user_id, kind, $11, subject_kind, subject_id, $12, $13, title, body, in_inbox, $15
+    SELECT id, organization_id, user_id, kind, $11, subject_kind, subject_id, $12, author_id, title, body, in_inbox, $15
     FROM notified WHERE in_inbox OR mailed
 ), queued AS (
     INSERT INTO notification_deliveries (id, notification_id, user_id, channel, digest, status, attempts,
@@ -113,9 +115,11 @@ async def tell(
     if not told:
         return Told()
     by_mail = EMAIL in parts().notifiers
-    if by_mail and actor.user_id is not None:
-        # Two writes at once are counted one after the other. The last lock that a write takes.
-        await tx.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"mailed:{actor.user_id}")
+    authors = [notice.author or actor.user_id for notice in notices]
+    if by_mail:
+        # Two writes at once are counted one after the other. The last locks that a write takes, always in this order.
+        for author in sorted({author for author in authors if author is not None}):
+            await tx.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"mailed:{author}")
     ids, user_ids, numbers = zip(*told, strict=True)
     rows = await tx.fetch(
         _TELL,
@@ -131,7 +135,7 @@ async def tell(
         actor.organization_id,
         session_id,
         actor.kind.value,
-        actor.user_id,
+        authors,
         by_mail,
         at,
         parts().settings.digest_minutes,

@@ -545,6 +545,11 @@ async def test_a_test_fire_says_what_became_of_each_delivery(place: Place) -> No
             await client(TEST_FIRE, input={"monitorId": made["id"]})
         refused = await client.refused(TEST_FIRE, input={"monitorId": made["id"]})
         assert (refused.codes, refused.extensions["retryAfterSeconds"]) == (["RATE_LIMITED"], 60)
+    # Of whatever monitors, and without any channel.
+    quiet = await create(client, name="No channel")
+    for _ in range(5):
+        await client(TEST_FIRE, input={"monitorId": quiet["id"]})
+    assert (await client.refused(TEST_FIRE, input={"monitorId": quiet["id"]})).codes == ["RATE_LIMITED"]
 
 
 # -- whole processes

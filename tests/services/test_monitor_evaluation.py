@@ -36,8 +36,9 @@ from services.monitors.conditions import (
     MonitorSeason,
     Threshold,
 )
-from services.monitors.evaluation import claim_due, evaluate_due, finish, instant, look, owner_of
+from services.monitors.evaluation import claim_due, evaluate_due, finish, instant, look
 from services.monitors.keeping import pause_monitor, remove_monitor, resume_monitor, update_monitor
+from services.monitors.people import owner_of
 from services.monitors.trying import evaluate_dry
 from tests.monitoring import (
     MINUTE,

@@ -293,12 +293,12 @@ async def test_what_one_author_does_is_mailed_to_so_many_a_minute_and_told_to_al
     # By mail only: whoever is over the bound has it in the inbox all the same.
     await prefer(await user_actor(people[-1]), EmailMode.IMMEDIATE, in_app=False)
 
-    async def tell(kind: NotificationKind, actor: Actor = member) -> tuple[int, list[bool]]:
+    async def tell(kind: NotificationKind, actor: Actor = member, author: UUID | None = None) -> tuple[int, list[bool]]:
         """How many mails it makes, and whether it is in the inboxes."""
         await db.execute("UPDATE notifications SET title = 'before'")
         before = len(await deliveries())
         async with write(actor, None) as work:
-            work.notify(kind, people, "now")
+            work.notify(kind, people, "now", author=author)
         rows = await db.fetch("SELECT in_app FROM notifications WHERE title = 'now' ORDER BY id")
         return len(await deliveries()) - before, [row["in_app"] for row in rows]
 
@@ -310,6 +310,7 @@ async def test_what_one_author_does_is_mailed_to_so_many_a_minute_and_told_to_al
     assert len(await deliveries()) == MOST_MAILED == 60
     assert await tell(KIND) == (0, [True] * 5)
     assert await tell(NotificationKind.SHARE) == (0, [True] * 5)
+    assert await tell(NotificationKind.MONITOR, house.system, member.user_id) == (0, [True] * 5), "their doing, too"
     # Neither another author nor Quarterdeck itself is kept from anything, and a minute later nobody is.
     assert await tell(KIND, house.actor(Role.ADMIN)) == (5, [True] * 4 + [False])
     assert await tell(KIND, house.system) == (5, [True] * 4 + [False])
