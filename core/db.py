@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar, overload
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -302,8 +302,12 @@ class Transaction:
     async def copy(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Add rows by COPY. What breaks a constraint undoes these rows alone: the transaction can go on."""
         _note(f"COPY {table}")
-        async with self._connection.transaction():
+        async with self.savepoint():
             await self._connection.copy_records_to_table(table, columns=columns, records=rows)
+
+    def savepoint(self) -> AbstractAsyncContextManager[Any]:
+        """What is within it is undone alone where it raises: the transaction can go on."""
+        return self._connection.transaction()  # type: ignore[no-any-return]
 
     @property
     def _connection(self) -> asyncpg.Connection:

@@ -40,6 +40,10 @@ class MetricRetention:
     chunks: int | None = column("In how many chunks; null for plain tables, on a server without TimescaleDB.")
     compressed_chunks: int | None = column("How many of the chunks are compressed; null for plain tables.")
     compresses: bool = column("Whether chunks are compressed when they are a week old.")
+    uncounted: int = column(
+        "Facts of your organisation that are missing in the figures of this level, as they could not be counted: the "
+        "server's log says why, and they are kept in its table `metric_set_aside`."
+    )
 
     @nested(reads.drops_of)
     def would_go(self) -> list[MetricDrop]:

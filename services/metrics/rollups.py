@@ -3,24 +3,45 @@
 Facts that wait in line are read besides the rollups by whoever asks, so figures are right at any moment. A round is one
 transaction: killed, it has not happened. As nothing is counted anew, late facts need no care, and the facts themselves
 may be gone.
+
+Facts that cannot be counted hold up nobody else's: where a round fails because of what is in it, each organisation is
+counted apart, by halves, and the facts that are left go aside, to be looked at.
 """
 
 from __future__ import annotations
 
+import logging
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
+from typing import Any
+
+import asyncpg
 
 from core import db
 from services.metrics.families import FAMILIES, ROLLED, Dimensions, Family, Level
 
+logger = logging.getLogger(__name__)
+
 BATCH = 20_000
+MOST_FAILURES = 200
+"""Of one round that looks for facts that cannot be counted; the next one goes on."""
 _LOCK = 0x726F6C6C
 """The first half of our advisory locks; the second is made of the kind of facts."""
 
 _COUNT_BITS = 40
 _COUNT = (1 << _COUNT_BITS) - 1
 KEYS = ("organization_id", "dimensions", "at", "labels")
+_VAST = frozenset({"input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens"})
+"""Sums of numbers that may fill their column: they stop at the largest that there is. Others cannot come near it."""
+_LARGEST = 2**63 - 1
+
+_UNCOUNTABLE = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.ProgramLimitExceededError,
+)
+"""What comes of the facts themselves, and so again at each try."""
 
 
 async def roll(*, batch: int = BATCH) -> int:
@@ -29,13 +50,71 @@ async def roll(*, batch: int = BATCH) -> int:
 
 
 async def _roll(facts: str, batch: int) -> int:
+    try:
+        async with db.transaction() as tx:
+            if not await _alone(tx, facts):
+                return 0
+            return await tx.fetchval(STATEMENTS[facts], batch)  # type: ignore[no-any-return]
+    except _UNCOUNTABLE:
+        logger.exception("Facts (%s) cannot be counted; those of each organisation are counted apart.", facts)
     async with db.transaction() as tx:
-        # One at a time: two that add to the same rows would wait for each other, or worse.
-        if not await tx.fetchval("SELECT pg_try_advisory_xact_lock($1, hashtext($2))", _LOCK, facts):
-            return 0
-        if not await tx.fetchval(f"SELECT EXISTS (SELECT FROM {facts}_pending)"):
-            return 0
-        return await tx.fetchval(STATEMENTS[facts], batch)  # type: ignore[no-any-return]
+        return await _apart(tx, facts, batch) if await _alone(tx, facts) else 0
+
+
+async def _alone(tx: db.Transaction, facts: str) -> bool:
+    """Whether there is something in line, and nobody else at it: two that add to the same rows would wait for each
+    other, or worse."""
+    if not await tx.fetchval("SELECT pg_try_advisory_xact_lock($1, hashtext($2))", _LOCK, facts):
+        return False
+    return await tx.fetchval(f"SELECT EXISTS (SELECT FROM {facts}_pending)")  # type: ignore[no-any-return]
+
+
+async def _apart(tx: db.Transaction, facts: str, batch: int) -> int:
+    """Count what is in line by organisation, at most `batch` facts of each; what cannot be counted goes aside. Returns
+    how many left the line."""
+    rows = await tx.fetch(
+        f"SELECT organization_id, array_agg(place) AS places FROM (SELECT organization_id, ctid AS place, "
+        f"row_number() OVER (PARTITION BY organization_id) AS number FROM {facts}_pending) AS line "
+        "WHERE number <= $1 GROUP BY 1 ORDER BY count(*), 1",
+        batch,
+    )
+    done, failures = 0, 0
+    # Each organisation as a whole first, so that none waits for another's halves.
+    parts: list[list[Any]] = [row["places"] for row in rows]
+    for part in parts:
+        try:
+            async with tx.savepoint():
+                done += await tx.fetchval(_OF_PLACES[facts], part)
+        except _UNCOUNTABLE as error:
+            failures += 1
+            if len(part) > 1:
+                parts += [part[: len(part) // 2], part[len(part) // 2 :]]
+            else:
+                await _set_aside(tx, facts, part, error)
+                done += 1
+            if failures >= MOST_FAILURES:
+                break
+    return done
+
+
+async def _set_aside(tx: db.Transaction, facts: str, places: list[Any], error: Exception) -> None:
+    reason = str(error).partition("\n")[0][:500]
+    rows = await tx.fetch(
+        f"WITH gone AS (DELETE FROM {facts}_pending WHERE ctid = ANY($1::tid[]) RETURNING *) "
+        "INSERT INTO metric_set_aside (organization_id, facts, fact, reason) "
+        "SELECT organization_id, $2, to_jsonb(gone), $3 FROM gone RETURNING id, organization_id",
+        places,
+        facts,
+        reason,
+    )
+    for row in rows:
+        logger.error(
+            "A fact (%s) of organisation %s cannot be counted, and is in metric_set_aside as %s: %s",
+            facts,
+            row["organization_id"],
+            row["id"],
+            reason,
+        )
 
 
 def bucket_of(level: Level, column: str = "at") -> str:
@@ -43,11 +122,8 @@ def bucket_of(level: Level, column: str = "at") -> str:
     return f"date_bin('1 {level.value.lower()}', {column}, '2000-01-01T00:00:00Z')"
 
 
-def _statement(facts: str) -> str:
-    parts = [
-        f"batch AS (DELETE FROM {facts}_pending WHERE ctid = ANY(ARRAY(SELECT ctid FROM {facts}_pending LIMIT $1)) "
-        "RETURNING *)"
-    ]
+def _statement(facts: str, places: str) -> str:
+    parts = [f"batch AS (DELETE FROM {facts}_pending WHERE ctid = ANY({places}) RETURNING *)"]
     for family in FAMILIES.values():
         if family.facts == facts:
             # A day is counted from what was counted by hour.
@@ -76,8 +152,8 @@ def _upsert(family: Family, level: Level) -> str:
     source = f"{family.name}_{'minute' if level is Level.MINUTE else 'hour'}"
     at = bucket_of(level) if level is Level.DAY else "at"
     columns = list(family.measures)
-    sums = [f"sum({measure})" for measure in family.measures]
-    sets = [f"{name} = coalesce(kept.{name} + excluded.{name}, kept.{name}, excluded.{name})" for name in columns]
+    sums = [_held(f"sum({name})") if name in _VAST else f"sum({name})" for name in columns]
+    sets = [f"{name} = coalesce({_added(name)}, kept.{name}, excluded.{name})" for name in columns]
     inner = f"SELECT organization_id, dimensions, {at} AS at, labels, {', '.join(family.measures)} FROM {source}"
     if family.histogram_of is not None:
         columns.append("histogram")
@@ -99,6 +175,17 @@ def _upsert(family: Family, level: Level) -> str:
         f"SELECT organization_id, dimensions, at, labels, {', '.join(sums)} FROM ({inner}) AS counted "
         f"GROUP BY 1, 2, 3, 4 ON CONFLICT ({', '.join(KEYS)}) DO UPDATE SET {', '.join(sets)}"
     )
+
+
+def _added(name: str) -> str:
+    if name in _VAST:
+        return _held(f"kept.{name}::numeric + excluded.{name}")
+    return f"kept.{name} + excluded.{name}"
+
+
+def _held(number: str) -> str:
+    """A numeric as a bigint that does not overflow; null stays null, as least() would not have it."""
+    return f"CASE WHEN {number} > {_LARGEST} THEN {_LARGEST} ELSE ({number})::bigint END"
 
 
 def bin_of(packed: str) -> str:
@@ -134,4 +221,8 @@ def quantile_in(histogram: Sequence[int], quantile: float) -> tuple[int, int]:
     return histogram[bisect_left(up_to, quantile * up_to[-1])] >> _COUNT_BITS, up_to[-1]
 
 
-STATEMENTS = {facts: _statement(facts) for facts in dict.fromkeys(family.facts for family in FAMILIES.values())}
+STATEMENTS = {
+    facts: _statement(facts, f"ARRAY(SELECT ctid FROM {facts}_pending LIMIT $1)")
+    for facts in dict.fromkeys(family.facts for family in FAMILIES.values())
+}
+_OF_PLACES = {facts: _statement(facts, "$1::tid[]") for facts in STATEMENTS}

@@ -39,6 +39,8 @@ class Stored:
     compressed_chunks: int | None
     compresses: bool
     """Whether chunks are compressed when they are old enough."""
+    uncounted: int
+    """Facts of the actor's organisation that are missing at this level, as they could not be counted."""
 
 
 @dataclass(slots=True)
@@ -60,6 +62,13 @@ async def stored(actor: Actor) -> list[Stored]:
         for row in await db.fetch("SELECT * FROM metric_retention WHERE dropped_before > '-infinity'")
     }
     since = await _since(actor.organization_id)
+    uncounted = {
+        row["facts"]: row["number"]
+        for row in await db.fetch(
+            "SELECT facts, count(*) AS number FROM metric_set_aside WHERE organization_id = $1 GROUP BY facts",
+            actor.organization_id,
+        )
+    }
     found = []
     for (facts, level), names in tables.items():
         age, of = kept(level), [sizes[name] for name in names]
@@ -77,6 +86,7 @@ async def stored(actor: Actor) -> list[Stored]:
                 None if plain else sum(size.chunks or 0 for size in of),
                 None if plain else sum(size.compressed or 0 for size in of),
                 any(size.compresses for size in of),
+                0 if level is Level.RAW else uncounted.get(facts, 0),
             )
         )
     return found

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import logging
+import random
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -20,7 +23,7 @@ pytestmark = pytest.mark.anyio
 
 RETENTION = """
 { metricRetention { fact level keptDays setting since droppedBefore rows bytes chunks compressedChunks compresses
-  wouldGo { table before rows chunks first last } } }
+  uncounted wouldGo { table before rows chunks first last } } }
 """
 
 
@@ -38,7 +41,9 @@ async def retention_of(client: Client, fact: str = "tool") -> dict[str, Json]:
     return {row["level"]: row for row in rows if row["fact"] == fact}
 
 
-async def test_what_is_kept_since_when_and_what_would_go_is_what_the_tables_have(place: Place, metric_url: str) -> None:
+async def test_what_is_kept_since_when_and_what_would_go_is_what_the_tables_have(
+    place: Place, metric_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
     admin = await place.client(Role.ADMIN)
     assert (await retention_of(admin))["RAW"]["rows"] == 0
     midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
@@ -82,5 +87,20 @@ async def test_what_is_kept_since_when_and_what_would_go_is_what_the_tables_have
     assert datetime.fromisoformat(after["RAW"]["since"]) == days[1]
     assert datetime.fromisoformat(after["HOUR"]["since"]) == days[0]
     assert after["RAW"]["wouldGo"] == []
+
+    # No label is as long as this one's, which fits no index: it cannot be counted, and holds nobody else up.
+    name = base64.b64encode(random.Random(1).randbytes(30_000)).decode()
+    await place.put("tool", *({"at": midnight, "tool": tool} for tool in ("a", name, "b")))
+    await place.put("tool", {"at": midnight}, organization=(other := uuid4()))
+    with caplog.at_level(logging.ERROR):
+        assert [await rollups.roll(), await rollups.roll()] == [4, 0]
+    assert "metric_set_aside" in caplog.text
+    told = await retention_of(admin)
+    assert [told[level]["uncounted"] for level in ("RAW", "MINUTE", "HOUR", "DAY")] == [0, 1, 1, 1]
+    calls = "SELECT sum(calls) FROM tool_days WHERE dimensions = '' AND at = $1 AND organization_id = $2"
+    assert [await db.fetchval(calls, midnight, of) for of in (place.house.organization_id, other)] == [2, 1]
+    aside = await db.fetchrow("SELECT * FROM metric_set_aside")
+    assert (aside["fact"]["tool"], "index" in aside["reason"]) == (name, True)
+
     member = await place.client(Role.MEMBER)
     assert (await member.refused(RETENTION)).codes == ["FORBIDDEN"]

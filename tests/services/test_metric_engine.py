@@ -61,6 +61,28 @@ def percentile(durations: Sequence[float], quantile: float) -> float:
     return sorted(durations)[max(math.ceil(quantile * len(durations)) - 1, 0)]
 
 
+async def test_sums_stop_at_the_largest_number_and_hold_up_nobody() -> None:
+    vast, other = MetricScope(uuid4()), MetricScope(uuid4())
+    asked: Any = {"start": START, "end": START + timedelta(days=1)}
+
+    async def used(scope: MetricScope, *tokens: int) -> None:
+        common = {"organization_id": scope.organization_id, "source": "OTLP", "requests": 1, "model": "m"}
+        hours = [START + timedelta(hours=number) for number in range(len(tokens))]
+        facts = [common | {"at": at, "id": uuid4(), "input_tokens": of} for at, of in zip(hours, tokens, strict=True)]
+        await stored({"usage_facts": facts})
+        await rolled()
+
+    for _ in range(3):
+        await used(vast, *[2**63 - 1] * 3)
+    await used(other, 7)
+    await used(other, 8)
+    assert await value(vast, "tokens.input", **asked) == float(2**63 - 1), "of the day, though each hour has as much"
+    assert await value(vast, "tokens.total", **asked) == float(2**63 - 1)
+    assert await value(vast, "tokens.output", **asked) is None, "what nobody says stays unsaid"
+    assert await value(other, "tokens.input", **asked) == 15
+    assert await db.fetchval("SELECT count(*) FROM usage_pending") == 0
+
+
 async def test_buckets_of_every_level_and_zone_hold_what_the_facts_say_while_they_are_being_counted() -> None:
     scope = MetricScope(uuid4())
     facts = tool_facts(scope.organization_id, 3000, 1)
