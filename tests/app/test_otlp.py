@@ -150,6 +150,7 @@ def total(metric: str, value: float, at: int, *, start: int = NOW, temporality: 
     return request.SerializeToString()
 
 
+TOKENS = {"gen_ai.token.type": "input", "gen_ai.request.model": "m"}
 CHAT = {
     "gen_ai.operation.name": "chat",
     "gen_ai.provider.name": "anthropic",
@@ -303,11 +304,20 @@ async def test_totals_that_repeat_come_late_or_begin_again_are_counted_once(door
         assert answer.status_code == 200, answer.text
     assert sum(row["output_tokens"] for row in await door.rows("usage_facts")) == 250 + 60 + 10
 
+    # Two programs at once that say the same of themselves, but for when they began.
+    earlier, later = NOW - 1000 * second, NOW - 900 * second
+    for turn in range(1, 6):
+        for value, at, start in (
+            (100.0 * turn, NOW + (8 + turn) * second, earlier),
+            (10.0 * turn, NOW + (8 + turn) * second + 1, later),
+        ):
+            await door.post("metrics", total(name, value, at, start=start, type="input", model="m"))
+    assert sum(row["input_tokens"] or 0 for row in await door.rows("usage_facts")) == 500 + 50
+
 
 async def test_a_service_that_sends_both_signals_is_not_counted_twice(door: Door) -> None:
-    tokens = {"gen_ai.token.type": "input", "gen_ai.request.model": "m"}
     await door.post("traces", spans(CHAT, service="claude-code"))
-    await door.post("metrics", total("gen_ai.client.token.usage", 1000, NOW + 1, temporality=1, **tokens))
+    await door.post("metrics", total("gen_ai.client.token.usage", 1000, NOW + 1, temporality=1, **TOKENS))
     [row] = await door.rows("usage_facts")
     assert row["requests"] == 1
     service = await door.service("claude-code")
@@ -317,7 +327,7 @@ async def test_a_service_that_sends_both_signals_is_not_counted_twice(door: Door
     )
     changed = await door.graph(document, input={"telemetryServiceId": service["id"], "usageSignal": "METRICS"})
     assert changed["setUsageSignal"]["telemetryService"]["usageSignal"] == "METRICS"
-    await door.post("metrics", total("gen_ai.client.token.usage", 7, NOW + 2, temporality=1, **tokens))
+    await door.post("metrics", total("gen_ai.client.token.usage", 7, NOW + 2, temporality=1, **TOKENS))
     await door.post("traces", spans(CHAT, service="claude-code"))
     assert [row["input_tokens"] for row in await door.rows("usage_facts")].count(7) == 1
     assert len(await door.rows("usage_facts")) == 2
@@ -341,7 +351,7 @@ async def test_calls_of_tools_by_traces_and_tokens_by_metrics_are_both_counted(d
     exporter = OTLPMetricExporter(endpoint=f"{door.base}/v1/metrics", headers=door.headers())
     metering = MeterProvider([PeriodicExportingMetricReader(exporter, 3_600_000)], resource=resource)
     tokens = metering.get_meter("agents", schema_url=SCHEMA).create_histogram("gen_ai.client.token.usage")
-    tokens.record(1000, {"gen_ai.token.type": "input", "gen_ai.request.model": "m"})
+    tokens.record(1000, TOKENS)
     await asyncio.to_thread(metering.shutdown)
     assert [(row["input_tokens"], row["conventions"]) for row in await door.rows("usage_facts")] == [
         (1000, "opentelemetry 1.37.0")
@@ -387,12 +397,34 @@ async def test_one_bad_span_costs_the_others_nothing(door: Door) -> None:
     assert service["lastRejection"]
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0, 1e300], ids=["nan", "infinite", "less", "vast"])
-async def test_numbers_that_are_none_are_rejected(door: Door, value: float) -> None:
-    body = total("claude_code.cost.usage", value, NOW + 1, temporality=1, model="m")
-    answer = await door.post("metrics", body)
+async def test_numbers_that_are_none_are_rejected_and_cost_the_others_nothing(door: Door) -> None:
+    cost = {"model": "m", "temporality": 1}
+    histogram = ExportMetricsServiceRequest()
+    of_metric = histogram.resource_metrics.add().scope_metrics.add().metrics.add(name="gen_ai.client.token.usage")
+    of_metric.histogram.aggregation_temporality = 2  # type: ignore[assignment]
+    of_metric.histogram.data_points.add(
+        start_time_unix_nano=NOW, time_unix_nano=NOW + 1, sum=5, count=2**63, attributes=attributes(TOKENS)
+    )
+    bad = [
+        *(total("claude_code.cost.usage", value, NOW + 1, **cost) for value in (float("nan"), float("inf"), -1, 1e300)),
+        *(total("claude_code.cost.usage", 1, NOW + 1, model="m", temporality=of, start=2**64 - 1) for of in (1, 2)),
+        total("claude_code.token.usage", 1e11, NOW + 1, type="input", **cost),
+        total("claude_code.session.count", 101, NOW + 1, temporality=1),
+        histogram.SerializeToString(),
+    ]
+    # Requests of protobuf one after the other are one request.
+    good = total("claude_code.cost.usage", 0.5, NOW + 1, **cost)
+    answer = await door.post("metrics", b"".join([*bad, good]))
     partial = ExportMetricsServiceResponse.FromString(answer.content).partial_success
-    assert (partial.rejected_data_points, len(await door.rows("usage_facts"))) == (1, 0)
+    assert (answer.status_code, partial.rejected_data_points) == (200, len(bad))
+    [row] = await door.rows("usage_facts")
+    assert str(row["cost_usd"]) == "0.5"
+
+    many = [total("claude_code.session.count", 100, NOW + 1, temporality=1, start=NOW - nth) for nth in range(12)]
+    answer = await door.post("metrics", b"".join(many))
+    partial = ExportMetricsServiceResponse.FromString(answer.content).partial_success
+    assert (partial.rejected_data_points, "too many sessions" in partial.error_message) == (2, True)
+    assert len(await door.rows("session_facts")) == 1000
 
 
 async def test_clocks_that_are_a_little_wrong_are_taken_as_they_are(door: Door) -> None:
@@ -480,6 +512,12 @@ async def test_series_that_count_from_a_start_are_bounded(door: Door, monkeypatc
     assert partial.rejected_data_points == 1
     assert "temporality" in partial.error_message.lower()
     assert len(await door.rows("resource_facts")) == 2
+
+    # One that was not heard of for a day, and has begun again, makes room.
+    await db.execute("UPDATE telemetry_series SET seen_at = now() - interval '2 days'")
+    answer = await door.post("metrics", total("claude_code.commit.count", 1, NOW + 3, start=NOW + 2, user="0"))
+    assert not ExportMetricsServiceResponse.FromString(answer.content).HasField("partial_success")
+    assert len(await door.rows("resource_facts")) == 3
 
 
 async def test_sql_in_names_is_text(door: Door) -> None:

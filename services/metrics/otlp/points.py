@@ -15,10 +15,24 @@ from typing import Any
 import orjson
 
 from integrations.otlp.base import Point, Temporality
-from services.metrics.otlp.reading import Facts, Rejected, Source, fact_id, label, opentelemetry, text_of, time_of
+from services.metrics.otlp.reading import (
+    LARGEST_COUNT,
+    Facts,
+    Rejected,
+    Source,
+    fact_id,
+    label,
+    opentelemetry,
+    text_of,
+    time_of,
+)
 
-LARGEST_VALUE = 1e15
-_MOST_SESSIONS = 10_000
+LARGEST_TOTAL = 10**15
+"""Of a series since its start, and of how many values a histogram has."""
+_LARGEST_TIME = 2**63 - 1
+_MOST_REQUESTS = 10**9
+_MOST_SESSIONS = 100
+"""That one point begins: an agent begins a few in the minute that a point is of."""
 
 _TOKENS = {
     "input": "input_tokens",
@@ -46,6 +60,11 @@ class Series:
     value: float
     count: int
 
+    @property
+    def stream(self) -> tuple[bytes, int]:
+        """What counts for itself. Two programs may say the same of themselves: their starts tell them apart."""
+        return self.key, self.start
+
     @classmethod
     def of(cls, point: Point) -> Series:
         """The series of a point, by resource, scope, metric and attributes."""
@@ -72,9 +91,13 @@ def counts_from_start(point: Point) -> bool:
 
 def checked(point: Point, source: Source) -> Series:
     """The point's series. Raises Rejected for a point that cannot be taken."""
-    if not math.isfinite(point.value) or not 0 <= point.value <= LARGEST_VALUE:
+    if not math.isfinite(point.value) or not 0 <= point.value <= LARGEST_TOTAL:
         raise Rejected(f"a value of {point.metric} is {point.value}: it must be a number from 0 to 10^15")
+    if point.count > LARGEST_TOTAL:
+        raise Rejected(f"{point.metric} has {point.count} values: it has at most 10^15")
     time_of(point.at, source.now)
+    if point.start > _LARGEST_TIME:
+        raise Rejected("its start is no time")
     if point.temporality is None:
         raise Rejected(f"{label(point.metric)} is a gauge here, and a sum by its definition")
     return Series.of(point)
@@ -84,6 +107,8 @@ def facts_of(point: Point, series: Series, value: float, count: int, source: Sou
     """Add what the point says to the facts; `value` and `count` are what came since the one before. Raises Rejected."""
     if value <= 0:
         return
+    if value > LARGEST_COUNT or count > _MOST_REQUESTS:
+        raise Rejected(f"{point.metric} says that {value:g} came at once, of {count}: that is more than can be")
     if tells_usage(point) and source.usage_from_spans:
         facts.superseded += 1
         return
@@ -113,7 +138,8 @@ def _claude_cost(point: Point, value: float, count: int, common: Mapping[str, An
 def _claude_sessions(point: Point, value: float, count: int, common: Mapping[str, Any], facts: Facts) -> None:
     number = round(value)
     if number > _MOST_SESSIONS:
-        raise Rejected(f"claude_code.session.count says that {number} sessions began at once")
+        raise Rejected(f"claude_code.session.count says that {number} sessions began at once: at most {_MOST_SESSIONS}")
+    facts.shared.take_sessions(number)
     for index in range(number):
         row = {**common, "change": "CREATED"}
         if index:

@@ -13,7 +13,8 @@ from uuid import UUID
 from integrations.otlp.base import Origin
 
 LONGEST_NAME = 200
-LARGEST_COUNT = 10**12
+LARGEST_COUNT = 10**10
+"""Of one span or point: tokens, dollars, lines, seconds. More is a mistake, and sums have to hold many of them."""
 AHEAD = timedelta(hours=24)
 """How far a clock may be ahead of ours."""
 BEHIND = timedelta(days=400)
@@ -25,9 +26,24 @@ class Rejected(Exception):
 
 
 @dataclass(slots=True)
-class Facts:
-    """What a request comes to, by table."""
+class Shared:
+    """What the services of one request share."""
 
+    sessions: int = 1000
+    """How many more sessions may begin in it, besides one for each point."""
+
+    def take_sessions(self, number: int) -> None:
+        """A point begins so many. Raises Rejected where there are too many of them together."""
+        if number - 1 > self.sessions:
+            raise Rejected("too many sessions began in one request")
+        self.sessions -= max(number - 1, 0)
+
+
+@dataclass(slots=True)
+class Facts:
+    """What a service's part of a request comes to, by table."""
+
+    shared: Shared
     rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     superseded: int = 0
     """Usage that the other signal of the same service tells already."""

@@ -15,10 +15,12 @@ from integrations.otlp.base import Origin, Point, Span
 from services.metrics.otlp import points as of_points
 from services.metrics.otlp import spans as of_spans
 from services.metrics.otlp.labels import MOST, OTHER, Merged, limit_labels, remember, tell
-from services.metrics.otlp.reading import Facts, Rejected, Source, addresses_in, label
+from services.metrics.otlp.reading import Facts, Rejected, Shared, Source, addresses_in, label
 from services.metrics.store import store
 
 Signal = Literal["TRACES", "METRICS"]
+_Stream = tuple[bytes, int]
+"""A series and its start."""
 
 MOST_SERIES = 20_000
 """Series of an organisation that count from a start: what each had come to is kept."""
@@ -51,10 +53,16 @@ class Receipt:
 class _OfService:
     """What one service sent in a request."""
 
-    facts: Facts = field(default_factory=Facts)
+    facts: Facts
     reasons: Counter[str] = field(default_factory=Counter)
     conventions: set[str] = field(default_factory=set)
     sent: int = 0
+
+
+def _services() -> dict[str, _OfService]:
+    """Of one request, by name."""
+    shared = Shared()
+    return defaultdict(lambda: _OfService(Facts(shared)))
 
 
 async def receive_spans(actor: Actor, spans: Sequence[Span]) -> Receipt:
@@ -62,7 +70,7 @@ async def receive_spans(actor: Actor, spans: Sequence[Span]) -> Receipt:
     actor.require(Permission.METRICS_INGEST)
     with_usage = {service_of(span.origin) for span in spans if of_spans.tells_usage(span)}
     sources = await _sources(actor, "TRACES", {service_of(span.origin) for span in spans}, with_usage, spans)
-    services: dict[str, _OfService] = defaultdict(_OfService)
+    services = _services()
     for span in spans:
         name = service_of(span.origin)
         service = services[name]
@@ -83,7 +91,7 @@ async def receive_points(actor: Actor, points: Sequence[Point], unread: int = 0)
     actor.require(Permission.METRICS_INGEST)
     with_usage = {service_of(point.origin) for point in points if of_points.tells_usage(point)}
     sources = await _sources(actor, "METRICS", {service_of(point.origin) for point in points}, with_usage, points)
-    services: dict[str, _OfService] = defaultdict(_OfService)
+    services = _services()
     read: list[tuple[str, Point, of_points.Series]] = []
     for point in points:
         name = service_of(point.origin)
@@ -230,78 +238,98 @@ async def _differences(
 ) -> Callable[[of_points.Series], tuple[float, int]]:
     """What each series has counted since what was known of it, and keep what is known now.
 
-    A point with another start is of a series that began again. What is older than what is known adds nothing: it is in
-    the later total.
+    A series with another start is another one: of a program that began again, or of a second one that says the same of
+    itself. What is older than what is known adds nothing: it is in the later total.
     """
     if not given:
         return lambda series: (0.0, 0)
-    await _make_room(tx, actor.organization_id, {series.key for series in given})
-    known = {
-        row["series"]: row
+    streams = sorted({series.stream for series in given})
+    await _make_room(tx, actor.organization_id, streams)
+    now: dict[_Stream, tuple[int, float, int]] = {
+        (row["series"], row["start_ns"]): (row["at_ns"], row["value"], row["count"])
         for row in await tx.fetch(
             "SELECT series, start_ns, at_ns, value, count FROM telemetry_series WHERE organization_id = $1 "
-            "AND series = ANY($2) ORDER BY series FOR UPDATE",
+            "AND (series, start_ns) IN (SELECT * FROM unnest($2::bytea[], $3::bigint[])) "
+            "ORDER BY series, start_ns FOR UPDATE",
             actor.organization_id,
-            list({series.key for series in given}),
+            *_columns(streams),
         )
     }
-    came: dict[tuple[bytes, int], tuple[float, int]] = {}
-    now: dict[bytes, tuple[int, int, float, int]] = {
-        key: (row["start_ns"], row["at_ns"], row["value"], row["count"]) for key, row in known.items()
-    }
+    came: dict[tuple[_Stream, int], tuple[float, int]] = {}
     for series in sorted(given, key=lambda series: series.at):
-        before = now.get(series.key)
+        before = now.get(series.stream)
         if before is None:
             continue
-        start, at, value, count = before
+        at, value, count = before
         if series.at <= at:
-            came.setdefault((series.key, series.at), (0.0, 0))
+            came.setdefault((series.stream, series.at), (0.0, 0))
             continue
-        if start != series.start or series.value < value:
+        if series.value < value or series.count < count:
             value, count = 0.0, 0
-        came[series.key, series.at] = (series.value - value, series.count - count)
-        now[series.key] = (series.start, series.at, series.value, series.count)
+        came[series.stream, series.at] = (series.value - value, series.count - count)
+        now[series.stream] = (series.at, series.value, series.count)
     await tx.executemany(
-        "UPDATE telemetry_series SET start_ns = $3, at_ns = $4, value = $5, count = $6, seen_at = now() "
-        "WHERE organization_id = $1 AND series = $2",
-        [(actor.organization_id, key, *state) for key, state in sorted(now.items())],
+        "UPDATE telemetry_series SET at_ns = $4, value = $5, count = $6, seen_at = now() "
+        "WHERE organization_id = $1 AND series = $2 AND start_ns = $3",
+        [(actor.organization_id, *stream, *state) for stream, state in sorted(now.items())],
     )
 
     def of(series: of_points.Series) -> tuple[float, int]:
-        if series.key not in known:
+        if series.stream not in now:
             raise Rejected(
                 f"there are {MOST_SERIES} series of your organisation already that count from a start: send "
                 "differences (OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=delta), or fewer attributes"
             )
-        return came.pop((series.key, series.at), (0.0, 0))
+        return came.pop((series.stream, series.at), (0.0, 0))
 
     return of
 
 
-async def _make_room(tx: db.Transaction, organization_id: UUID, keys: set[bytes]) -> None:
-    """A row for each series for which there is room; one that nobody has sent for a month makes room."""
-    there = await tx.fetchval(
-        "SELECT count(*) FROM telemetry_series WHERE organization_id = $1 AND series = ANY($2)",
+def _columns(streams: Sequence[_Stream]) -> tuple[list[bytes], list[int]]:
+    return [key for key, _ in streams], [start for _, start in streams]
+
+
+async def _make_room(tx: db.Transaction, organization_id: UUID, streams: Sequence[_Stream]) -> None:
+    """A row for each stream for which there is room.
+
+    One that nobody has sent for a month makes room; where there is still none, also one that nobody has sent for a day
+    and that has begun again since.
+    """
+    given = _columns(streams)
+    missing = len(streams) - await tx.fetchval(
+        "SELECT count(*) FROM telemetry_series WHERE organization_id = $1 "
+        "AND (series, start_ns) IN (SELECT * FROM unnest($2::bytea[], $3::bigint[]))",
         organization_id,
-        list(keys),
+        *given,
     )
-    if there == len(keys):
+    if not missing:
         return
     await tx.execute(
         "DELETE FROM telemetry_series WHERE organization_id = $1 AND seen_at < now() - interval '30 days'",
         organization_id,
     )
+    there = await tx.fetchval("SELECT count(*) FROM telemetry_series WHERE organization_id = $1", organization_id)
+    if there + missing > MOST_SERIES:
+        await tx.execute(
+            "DELETE FROM telemetry_series old WHERE organization_id = $1 AND seen_at < now() - interval '1 day' "
+            "AND EXISTS (SELECT FROM (SELECT series, start_ns FROM telemetry_series WHERE organization_id = $1 "
+            "UNION ALL SELECT * FROM unnest($2::bytea[], $3::bigint[])) AS later (series, start_ns) "
+            "WHERE later.series = old.series AND later.start_ns > old.start_ns)",
+            organization_id,
+            *given,
+        )
     await tx.execute(
         """
         INSERT INTO telemetry_series (organization_id, series, start_ns, at_ns, value, count)
-        SELECT $1, given.series, 0, 0, 0, 0 FROM unnest($2::bytea[]) AS given (series)
-        WHERE NOT EXISTS (SELECT FROM telemetry_series here
-                          WHERE here.organization_id = $1 AND here.series = given.series)
-        ORDER BY given.series
-        LIMIT greatest(0, $3 - (SELECT count(*) FROM telemetry_series WHERE organization_id = $1))
+        SELECT $1, given.series, given.start_ns, 0, 0, 0
+        FROM unnest($2::bytea[], $3::bigint[]) AS given (series, start_ns)
+        WHERE NOT EXISTS (SELECT FROM telemetry_series here WHERE here.organization_id = $1
+                          AND here.series = given.series AND here.start_ns = given.start_ns)
+        ORDER BY given.series, given.start_ns
+        LIMIT greatest(0, $4 - (SELECT count(*) FROM telemetry_series WHERE organization_id = $1))
         ON CONFLICT DO NOTHING
         """,
         organization_id,
-        list(keys),
+        *given,
         MOST_SERIES,
     )
