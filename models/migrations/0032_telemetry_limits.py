@@ -34,5 +34,5 @@ BACKWARD = [
 
 
 class Migration(migrations.Migration):
-    dependencies = [("models", "0028_monitors")]
+    dependencies = [("models", "0031_spend_sums")]
     operations = [ops.RunSQL(FORWARD, BACKWARD)]
