@@ -34,5 +34,5 @@ BACKWARD = [
 
 
 class Migration(migrations.Migration):
-    dependencies = [("models", "0031_spend_sums")]
+    dependencies = [("models", "0030_merged_labels")]
     operations = [ops.RunSQL(FORWARD, BACKWARD)]
