@@ -19,7 +19,7 @@ BACKWARD = ["SELECT 1"]
 
 
 class Migration(migrations.Migration):
-    dependencies = [("models", "0031_spend_sums")]
+    dependencies = [("models", "0030_merged_labels")]
 
     operations = [
         ops.AddField(
