@@ -34,5 +34,5 @@ BACKWARD = [
 
 
 class Migration(migrations.Migration):
-    dependencies = [("models", "0030_merged_labels")]
+    dependencies = [("models", "0033_monitor_scopes")]
     operations = [ops.RunSQL(FORWARD, BACKWARD)]
