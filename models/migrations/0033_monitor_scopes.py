@@ -19,7 +19,7 @@ BACKWARD = ["SELECT 1"]
 
 
 class Migration(migrations.Migration):
-    dependencies = [("models", "0032_telemetry_limits")]
+    dependencies = [("models", "0030_merged_labels")]
 
     operations = [
         ops.AddField(
