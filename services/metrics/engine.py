@@ -104,7 +104,8 @@ async def read(
     reads the figures of the whole range, too. Labels and filters of users, teams, templates and their versions are
     uuids as text; None is the label of what has none.
 
-    Raises BadInput for a metric, a dimension or a zone that does not exist, for an empty range and for too many points.
+    Raises BadInput for a metric, a dimension or a zone that does not exist, for an empty range, for too many points,
+    and where what it would be made of has been dropped.
     """
     found = metric_of(metric)
     filter = filter or {}
@@ -255,6 +256,7 @@ class _Question:
         """The widest level that is read, and the statement with its values."""
         usable = list(_levels(self.metric.family, self.wanted, cuts, kept))
         pieces = list(_segments(cuts.start, cuts.end, usable))
+        _check_kept(pieces, kept)
         asked = Asked(
             self.metric.name,
             self.group_by,
@@ -387,6 +389,19 @@ def _check(metric: Metric, start: datetime, end: datetime, filter: Filter, group
         problems.append(("groupBy", f"Group by at most {MOST_GROUPED_BY} dimensions, each once."))
     if problems:
         raise BadInput.of_fields(problems)
+
+
+def _check_kept(pieces: Iterable[tuple[Level, Dimensions, datetime, datetime]], kept: Mapping[Level, datetime]) -> None:
+    """What has been dropped would be missing without a word."""
+    since = max((kept[level] for level, _, start, _ in pieces if start < kept.get(level, _ALWAYS)), default=None)
+    if since is not None:
+        said = since.isoformat(timespec="minutes").replace("+00:00", "Z")
+        raise BadInput(
+            f"What this would be made of is kept from {said} on, and the range, or the one that it is compared with, "
+            "begins earlier. Take a later `from`, a wider bucket, fewer dimensions, or no filter.",
+            field="from",
+            keptSince=said,
+        )
 
 
 _KEPT_SECONDS = 30.0
