@@ -18,7 +18,7 @@ from resolvers.identity import user_in
 from schema.costs import From, To
 from schema.fields import Info, column, enum_type, input_type, mutation, nested, object_type, query
 from schema.metrics import MetricRowsBehind
-from schema.prices import Prices
+from schema.prices import ModelPriceTable, Prices
 from schema.sessions import LazyUser, Session
 from services.costs import findings
 from services.costs import recommendations as writes
@@ -105,6 +105,7 @@ class CostRecommendation:
     steps: list[ArithmeticStep] = column("The arithmetic, line by line.", name="finding", show=_of("steps"))
     saving_usd: Decimal = column("What it saves in 30 days, in US dollars.", name="finding", show=_of("saving"))
     confidence: Confidence = column("How sure that is.", name="finding", show=_of("confidence"))
+    price_table: ModelPriceTable = column("The prices that the arithmetic is made with.", name="table")
     since: datetime = column("Begin of the usage behind it.", name="start")
     until: datetime = column("End of the usage behind it.", name="end")
     filter: list[DimensionValues] = column(

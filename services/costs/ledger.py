@@ -21,7 +21,8 @@ from services.costs.windows import NOBODY
 from services.work import Work
 
 SHARDS = 4
-"""Rows that a sum is spread over: runs that end at once seldom wait for each other."""
+"""Rows that a sum of an organisation or a template is spread over: runs that end at once seldom wait for each other.
+Those of a user have one: they are added up for all of a team."""
 
 KEPT_DAYS = 400
 """Longer than any budget's window."""
@@ -114,13 +115,15 @@ WITH entered AS (
     ON CONFLICT DO NOTHING RETURNING *
 ), added AS (
     INSERT INTO spend_sums (spender_id, unit, at, shard, cost_usd, tokens, unpriced)
-    SELECT spenders.id, units.unit, date_bin(units.length, entered.at, '2000-01-01T00:00:00Z') AS begins, $9::int,
+    SELECT spenders.id, units.unit, date_bin(units.length, at, '2000-01-01T00:00:00Z') AS begins, spenders.shard,
         coalesce(sum(cost_usd), 0), sum(tokens), count(*) FILTER (WHERE cost_usd IS NULL)
     FROM entered
-    CROSS JOIN LATERAL (VALUES (organization_id), (user_id), (template_id)) AS spenders (id)
+    CROSS JOIN LATERAL
+        (VALUES (organization_id, $9::int), (user_id, 0), (template_id, $9)) AS spenders (id, shard)
     CROSS JOIN (VALUES (1, interval '10 minutes'), (2, '1 hour'), (3, '24 hours')) AS units (unit, length)
     WHERE spenders.id <> '{NOBODY}'
-    GROUP BY spenders.id, units.unit, begins ORDER BY spenders.id, units.unit, begins
+    GROUP BY spenders.id, units.unit, begins, spenders.shard
+    ORDER BY spenders.id, units.unit, begins, spenders.shard
     ON CONFLICT (spender_id, unit, at, shard) DO UPDATE SET
         cost_usd = spend_sums.cost_usd + excluded.cost_usd, tokens = spend_sums.tokens + excluded.tokens,
         unpriced = spend_sums.unpriced + excluded.unpriced

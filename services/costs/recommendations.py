@@ -36,6 +36,7 @@ class Recommendation:
     """A finding, and who dismissed it."""
 
     finding: Finding
+    table: ModelPriceTableRow
     start: datetime
     end: datetime
     dismissal: DismissalRow | None
@@ -71,7 +72,7 @@ async def recommendations(
         )
     }
     found = [
-        Recommendation(finding, start, end, dismissed.get(finding.key))
+        Recommendation(finding, table, start, end, dismissed.get(finding.key))
         for finding in await _find(actor, start, end, table)
     ]
     return [each for each in found if with_dismissed or each.dismissal is None]

@@ -6,7 +6,7 @@ at each of its ends less than a day of hours, an hour of tens of minutes, and te
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -99,7 +99,7 @@ async def spent_in(fetch: Fetch, windows: Sequence[Window]) -> list[Spent]:
     """What was spent in each: one statement for all."""
     rows = await fetch(
         _SUMS,
-        *_arrays((number, window, pieces(window.start, window.end)) for number, window in enumerate(windows)),
+        *_arrays([(number, window, pieces(window.start, window.end)) for number, window in enumerate(windows)]),
     )
     found = {row["number"]: Spent(row["usd"], row["tokens"], row["unpriced"]) for row in rows}
     return [found.get(number, Spent(Decimal(0), 0, 0)) for number in range(len(windows))]
@@ -119,7 +119,7 @@ async def gone_with(fetch: Fetch, wanted: Sequence[Excess]) -> list[datetime | N
     while looking:
         rows = await fetch(
             _FIRST,
-            *_arrays((number, wanted[number].window, within) for number, (_, _, within) in looking.items()),
+            *_arrays([(number, wanted[number].window, within) for number, (_, _, within) in looking.items()]),
             list(looking),
             [usd for usd, _, _ in looking.values()],
             [tokens for _, tokens, _ in looking.values()],
@@ -139,30 +139,36 @@ async def gone_with(fetch: Fetch, wanted: Sequence[Excess]) -> list[datetime | N
     return found
 
 
-def _arrays(given: Iterable[tuple[int, Window, Sequence[Piece]]]) -> list[list[Any]]:
-    rows = [
-        (number, window.spender.value, id_, piece.unit.value, piece.start, piece.end)
+def _arrays(given: Sequence[tuple[int, Window, Sequence[Piece]]]) -> list[list[Any]]:
+    within = [
+        (number, window.spender.value, piece.unit.value, piece.start, piece.end)
         for number, window, parts in given
-        for id_ in window.ids
         for piece in parts
     ]
-    return [list(column) for column in zip(*rows, strict=True)] if rows else [[], [], [], [], [], []]
+    whose = [(number, id_) for number, window, _ in given for id_ in window.ids]
+    return [[row[column] for row in within] for column in range(5)] + [
+        [row[column] for row in whose] for column in (0, 1)
+    ]
 
 
 # By whose index entries are found. Without a template there is nothing in the index.
 _ENTRIES = {
-    Spender.ORGANIZATION: "spent.organization_id = part.spender_id",
-    Spender.USER: "spent.user_id = part.spender_id",
-    Spender.TEMPLATE: f"spent.template_id = part.spender_id AND spent.template_id <> '{NOBODY}'",
+    Spender.ORGANIZATION: "spent.organization_id = ANY(whose.ids)",
+    Spender.USER: "spent.user_id = ANY(whose.ids)",
+    Spender.TEMPLATE: f"spent.template_id = ANY(whose.ids) AND spent.template_id <> '{NOBODY}'",
 }
 _PARTS = """
-unnest($1::int[], $2::text[], $3::uuid[], $4::smallint[], $5::timestamptz[], $6::timestamptz[])
-    AS part (number, spender, spender_id, unit, first, last)
+unnest($1::int[], $2::text[], $3::smallint[], $4::timestamptz[], $5::timestamptz[])
+    AS part (number, spender, unit, first, last)
+CROSS JOIN LATERAL (
+    SELECT array_agg(id) AS ids FROM unnest($6::int[], $7::uuid[]) AS each_one (number, id)
+    WHERE each_one.number = part.number
+) AS whose
 """
 _SPENT = " UNION ALL ".join(
     [
         "SELECT spent.at, spent.cost_usd AS usd, spent.tokens, spent.unpriced FROM spend_sums AS spent "
-        "WHERE part.unit > 0 AND spent.spender_id = part.spender_id AND spent.unit = part.unit "
+        "WHERE part.unit > 0 AND spent.spender_id = ANY(whose.ids) AND spent.unit = part.unit "
         "AND spent.at >= part.first AND spent.at < part.last",
         *(
             "SELECT spent.at, coalesce(spent.cost_usd, 0), spent.tokens, (spent.cost_usd IS NULL)::int "
@@ -184,14 +190,11 @@ SELECT DISTINCT ON (number) number, unit, at, usd_up_to - usd AS usd_before,
     (tokens_up_to - tokens)::bigint AS tokens_before
 FROM (
     SELECT number, unit, at, usd, tokens, sum(usd) OVER past AS usd_up_to, sum(tokens) OVER past AS tokens_up_to
-    FROM (
-        SELECT part.number, part.unit, sums.at, sum(sums.usd) AS usd, sum(sums.tokens) AS tokens
-        FROM {_PARTS} CROSS JOIN LATERAL (
-            SELECT at, sum(usd) AS usd, sum(tokens) AS tokens FROM ({_SPENT}) AS spent GROUP BY at
-        ) AS sums GROUP BY part.number, part.unit, sums.at
-    ) AS each_piece WINDOW past AS (PARTITION BY number ORDER BY at)
+    FROM {_PARTS} CROSS JOIN LATERAL (
+        SELECT at, sum(usd) AS usd, sum(tokens) AS tokens FROM ({_SPENT}) AS spent GROUP BY at
+    ) AS sums WINDOW past AS (PARTITION BY number ORDER BY at)
 ) AS in_order
-JOIN unnest($7::int[], $8::numeric[], $9::bigint[]) AS wanted (number, usd_over, tokens_over) USING (number)
+JOIN unnest($8::int[], $9::numeric[], $10::bigint[]) AS wanted (number, usd_over, tokens_over) USING (number)
 WHERE (usd_over IS NULL OR usd_up_to > usd_over) AND (tokens_over IS NULL OR tokens_up_to > tokens_over)
 ORDER BY number, at
 """

@@ -14,6 +14,7 @@ import pytest
 from core import db
 from core.ids import encode
 from core.permissions import Role
+from services.costs import built_in
 from tests.app.costing import LATER, PAST, Costing, Household, costing
 from tests.app.pricing import facts_behind
 from tests.clients_of_graph import Client, Json
@@ -28,7 +29,7 @@ query ($from: DateTime!, $to: DateTime!, $all: Boolean!, $table: ID) {
     kind key title explanation savingUsd confidence since until
     steps { label formula value unit } filter { dimension values }
     rows { fact from to filter { dimension values } } sampleSessions { id }
-    dismissal { reason until dismissedBy { id } }
+    priceTable { number builtIn } dismissal { reason until dismissedBy { id } }
   }
 }
 """
@@ -100,6 +101,7 @@ async def test_short_runs_of_a_dear_model_could_use_a_cheaper_one_that_is_used_a
     assert (one["kind"], one["confidence"]) == ("CHEAPER_MODEL", "MEDIUM")
     assert "claude-haiku-4-5" in one["title"]
     # Ten runs of 100,000 tokens in and 100 out.
+    assert one["priceTable"] == {"number": None, "builtIn": built_in.NAME}
     assert step(one, "Short runs") == 10
     assert step(one, "They cost with claude-sonnet-4-0") == Decimal("3.015")
     assert step(one, "The same tokens with claude-haiku-4-5") == Decimal("1.005")
