@@ -104,6 +104,8 @@ async def test_a_click_and_the_keyboard_lead_to_the_rows_behind(dashboard: Brows
     await calls.locator(".drawing").focus()
     await page.keyboard.press("End")
     await expect(calls.locator("[aria-live]")).to_contain_text(re.compile(r"\d\d:\d\d\. .+: \d+"))
+    await page.set_viewport_size({"width": 1300, "height": 860})
+    await expect(calls.locator(".tip")).to_be_visible()
     await page.keyboard.press("Enter")
     await expect(rows.first).to_be_visible(timeout=PATIENCE_MS)
     await page.keyboard.press("Escape")

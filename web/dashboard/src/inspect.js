@@ -59,8 +59,15 @@ export function inspect(drawing, marks, open) {
     else return;
     event.preventDefault();
   });
-  /** What was chosen is of another drawing. */
-  return () => show(undefined);
+  /** To be called when something else is drawn: what was chosen stays so, where it still is. */
+  return function renew() {
+    const bucket = chosen && marks()?.buckets.find((each) => each.values[0].time === chosen.bucket.values[0].time);
+    show(bucket && { bucket, value: ofGroup(bucket, chosen.value.group) });
+  };
+}
+
+function ofGroup({ values }, group) {
+  return values.find((each) => each.group === group) ?? values[0];
 }
 
 /** So many buckets further, in the same group where that has a value there. */
@@ -68,7 +75,7 @@ function step({ buckets }, chosen, by) {
   const last = buckets.length - 1;
   const from = chosen ? buckets.indexOf(chosen.bucket) : by > 0 ? -1 : last + 1;
   const bucket = buckets[Math.min(Math.max(from + by, 0), last)];
-  return { bucket, value: bucket.values.find((each) => each.group === chosen?.value.group) ?? bucket.values[0] };
+  return { bucket, value: ofGroup(bucket, chosen?.value.group) };
 }
 
 /** The next group of the same bucket. */

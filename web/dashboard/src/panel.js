@@ -35,7 +35,7 @@ export class Panel {
     );
     this.trouble = element("p", { className: "trouble", role: "alert", hidden: true });
     this.drawing.append(this.trouble);
-    this.forget = inspect(this.drawing, () => this.marks, open);
+    this.renew = inspect(this.drawing, () => this.marks, open);
     this.table = element("details", {}, element("summary", {}, "As a table"));
     this.table.addEventListener("toggle", () => this.#tabulate());
     const label = element("label", {}, "by ", this.choice);
@@ -97,7 +97,7 @@ export class Panel {
     this.view = view;
     this.room.replaceChildren(place);
     this.marks = new Marks(spec, view);
-    this.forget();
+    this.renew();
     this.#tabulate();
   }
 
@@ -106,7 +106,7 @@ export class Panel {
     this.spec = this.view = this.marks = undefined;
     this.total.textContent = "";
     this.room.replaceChildren();
-    this.forget();
+    this.renew();
     this.#tabulate();
   }
 
