@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
+from functools import partial
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -13,6 +14,7 @@ from playwright.async_api import Locator, Page, Response, expect
 from tests.browser.conftest import Browser, a_browser
 from tests.clients_of_graph import Client
 from tests.conftest import Server
+from tests.talking import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -20,6 +22,11 @@ PATIENCE_MS = 20_000
 ZONE = "Asia/Tokyo"
 CREATE = 'mutation { createSession(input: {title: "Counted"}) { session { id } } }'
 SEND = "mutation ($id: ID!, $text: String!) { sendMessage(input: {sessionId: $id, text: $text}) { run { id } } }"
+COUNTED = """{
+  metricSeries(metric: "tools.calls", range: LAST_24_HOURS, filter: {dimension: "tool", values: ["list_files"]}) {
+    groups { total }
+  }
+}"""
 # Nobody decides: the session waits.
 ASKS = '/tool write_file {"path": "hello.txt", "content": "Hello"}'
 PLACES = "() => [...document.querySelectorAll('figure, dd')].map(each => JSON.stringify(each.getBoundingClientRect()))"
@@ -28,6 +35,11 @@ PLACES = "() => [...document.querySelectorAll('figure, dd')].map(each => JSON.st
 async def use_a_tool(client: Client, text: str = "/tool list_files {}") -> None:
     session = (await client(CREATE))["createSession"]["session"]
     await client(SEND, id=session["id"], text=text)
+
+
+async def is_counted(client: Client) -> bool:
+    groups = (await client(COUNTED))["metricSeries"]["groups"]
+    return any(group["total"] for group in groups)
 
 
 def panel(page: Page, metric: str) -> Locator:
@@ -45,6 +57,7 @@ async def dashboard(server: Server) -> AsyncIterator[Browser]:
     """The page of somebody who signed in, with a tool call that is counted."""
     async with a_browser(timezone=ZONE) as browser:
         page = browser.page
+        await use_a_tool(server.client)
         await page.goto(f"{server.base}/dashboard")
         assert "/sign-in" in page.url
         viewer = await server.client("{ viewer { user { email } } }")
@@ -53,7 +66,7 @@ async def dashboard(server: Server) -> AsyncIterator[Browser]:
         assert link, printed
         await page.goto(link.group())
         await page.wait_for_url(server.url)
-        await use_a_tool(server.client)
+        await eventually(partial(is_counted, server.client))
         browser.troubles.clear()
         yield browser
 
@@ -101,6 +114,7 @@ async def test_a_click_and_the_keyboard_lead_to_the_rows_behind(dashboard: Brows
     await expect(rows.first).to_contain_text("SUCCEEDED")
     await page.keyboard.press("Escape")
     await expect(page.locator("#rows")).to_be_hidden()
+    await page.mouse.move(0, 0)
     await calls.locator(".drawing").focus()
     await page.keyboard.press("End")
     await expect(calls.locator("[aria-live]")).to_contain_text(re.compile(r"\d\d:\d\d\. .+: \d+"))
