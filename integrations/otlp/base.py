@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
 
 
 class Temporality(StrEnum):
@@ -55,5 +58,50 @@ class Point:
     attributes: Mapping[str, Any]
 
 
+@dataclass(slots=True)
+class Read(Generic[T]):
+    """What was read of a request, and what was not: why, and how many."""
+
+    found: list[T] = field(default_factory=list)
+    unread: Counter[str] = field(default_factory=Counter)
+
+
 class MalformedTelemetry(Exception):
     """The bytes are not what they should be; the message says what is wrong."""
+
+
+class TooMuchTelemetry(MalformedTelemetry):
+    """There is more in the request than is taken at once; the message says of what."""
+
+
+MOST = 10_000
+"""Spans or points of a request."""
+_MOST_GROUPS = 10_000
+_MOST_VALUES = 250_000
+
+
+class Budget:
+    """How much more of a request is taken. Raises TooMuchTelemetry where it is used up."""
+
+    def __init__(self) -> None:
+        self._items, self._groups, self._values = MOST, _MOST_GROUPS, _MOST_VALUES
+
+    def take(self) -> None:
+        """A span or a point."""
+        self._items -= 1
+        if self._items < 0:
+            raise TooMuchTelemetry(f"A request has at most {MOST} spans or points: send smaller batches.")
+
+    def take_group(self) -> None:
+        """A resource, a scope, or a metric: something that spans or points are in."""
+        self._groups -= 1
+        if self._groups < 0:
+            raise TooMuchTelemetry(
+                f"A request has at most {_MOST_GROUPS} resources, scopes and metrics: send smaller batches."
+            )
+
+    def take_values(self, number: int) -> None:
+        """Attributes, and values within them."""
+        self._values -= number
+        if self._values < 0:
+            raise TooMuchTelemetry(f"A request has at most {_MOST_VALUES} attributes: send smaller batches.")

@@ -5,14 +5,14 @@ Source: the OpenTelemetry Protocol specification 1.9, "OTLP/HTTP".
 
 from __future__ import annotations
 
-import base64
-import binascii
-from collections.abc import Container, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
 from google.protobuf import json_format
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import Message
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
     ExportMetricsServiceResponse,
@@ -22,66 +22,90 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
-from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, Metric, NumberDataPoint
+from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
+from opentelemetry.proto.metrics.v1.metrics_pb2 import (
+    AggregationTemporality,
+    HistogramDataPoint,
+    Metric,
+    NumberDataPoint,
+)
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.trace.v1 import trace_pb2 as pb_trace
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
-from integrations.otlp.base import MalformedTelemetry, Origin, Point, Span, Temporality
+from integrations.otlp import protobuf
+from integrations.otlp.base import Budget, Origin, Point, Read, Span, Temporality
+from integrations.otlp.of_json import read_json
 
 JSON = "application/json"
 PROTOBUF = "application/x-protobuf"
 DEEPEST = 8
 """Values within values of an attribute; what is deeper is left out."""
 
-_IDS = ("traceId", "spanId", "parentSpanId")
-_TEMPORALITIES = {
+_TEMPORALITIES: Mapping[int, Temporality] = {
     AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA: Temporality.DELTA,
     AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE: Temporality.CUMULATIVE,
 }
+_POINTS: Mapping[str, type[Any]] = {"gauge": NumberDataPoint, "sum": NumberDataPoint, "histogram": HistogramDataPoint}
+"""The kinds of metrics that are read."""
+_KINDS = {5: "gauge", 7: "sum", 9: "histogram", 10: "exponential_histogram", 11: "summary"}
+"""Fields of a metric in protobuf."""
+_LEFT_OUT = (3, 11, 13)
+"""Of spans in protobuf: trace state, events, links."""
 
 
-def read_spans(body: bytes, content_type: str, wanted: Container[str]) -> list[Span]:
+def read_spans(body: bytes, content_type: str, wanted: Collection[str]) -> Read[Span]:
     """The spans of an export request, with those of their attributes that are wanted: prompts and answers, which
-    others put into attributes, are not read at all. Raises MalformedTelemetry."""
-    request = ExportTraceServiceRequest()
-    _parse(request, body, content_type)
-    found = []
-    for of_resource in request.resource_spans:
-        resource = _attributes(of_resource.resource.attributes, wanted)
-        for of_scope in of_resource.scope_spans:
-            origin = Origin(resource, of_scope.scope.name, of_scope.schema_url or of_resource.schema_url)
-            found += [
-                Span(
-                    origin,
-                    span.trace_id,
-                    span.span_id,
-                    span.name,
-                    span.start_time_unix_nano,
-                    span.end_time_unix_nano,
-                    span.status.code == Status.StatusCode.STATUS_CODE_ERROR,
-                    _attributes(span.attributes, wanted),
-                )
-                for span in of_scope.spans
-            ]
-    return found
+    others put into attributes, are not read at all. Raises MalformedTelemetry, TooMuchTelemetry."""
+    read: Read[Span] = Read()
+    if content_type == PROTOBUF:
+        spans = _spans_of_protobuf(body, wanted, read.unread)
+    else:
+        request = ExportTraceServiceRequest()
+        read_json(body, request, wanted)
+        spans = (
+            (origin, span)
+            for of_resource in request.resource_spans
+            for origin, of_scope in _origins(of_resource, of_resource.scope_spans, wanted)
+            for span in of_scope.spans
+        )
+    read.found += [
+        Span(
+            origin,
+            span.trace_id,
+            span.span_id,
+            span.name,
+            span.start_time_unix_nano,
+            span.end_time_unix_nano,
+            span.status.code == Status.StatusCode.STATUS_CODE_ERROR,
+            _attributes(span.attributes, wanted),
+        )
+        for origin, span in spans
+    ]
+    return read
 
 
-def read_points(body: bytes, content_type: str) -> tuple[list[Point], int]:
-    """The points of an export request, and how many there are of kinds that are not read (exponential histograms,
-    summaries, and sums without a temporality). Raises MalformedTelemetry."""
-    request = ExportMetricsServiceRequest()
-    _parse(request, body, content_type)
-    found: list[Point] = []
-    other = 0
-    for of_resource in request.resource_metrics:
-        resource = _attributes(of_resource.resource.attributes)
-        for of_scope in of_resource.scope_metrics:
-            origin = Origin(resource, of_scope.scope.name, of_scope.schema_url or of_resource.schema_url)
-            for metric in of_scope.metrics:
-                points = list(_points(origin, metric))
-                found += points
-                kind = metric.WhichOneof("data")
-                other += (len(getattr(metric, kind).data_points) if kind else 0) - len(points)
-    return found, other
+def read_points(body: bytes, content_type: str) -> Read[Point]:
+    """The points of an export request; those of kinds that are not read (exponential histograms, summaries, and sums
+    without a temporality) are only counted. Raises MalformedTelemetry, TooMuchTelemetry."""
+    read: Read[Point] = Read()
+    if content_type == PROTOBUF:
+        series = _series_of_protobuf(body, read.unread)
+    else:
+        request = ExportMetricsServiceRequest()
+        read_json(body, request, None)
+        series = (
+            (origin, metric.name, *_data_of(metric))
+            for of_resource in request.resource_metrics
+            for origin, of_scope in _origins(of_resource, of_resource.scope_metrics)
+            for metric in of_scope.metrics
+        )
+    for origin, name, kind, temporality, points in series:
+        if kind == "gauge" or (kind in _POINTS and temporality is not None):
+            read.found += [_point(origin, name, temporality, point) for point in points]
+        else:
+            read.unread["it is neither a gauge, nor a sum or histogram with a temporality"] += len(points)
+    return read
 
 
 def written(answer: Message, content_type: str) -> bytes:
@@ -117,77 +141,95 @@ def failure(code: int, message: str, content_type: str) -> bytes:
     return ExportTracePartialSuccess(rejected_spans=code, error_message=message).SerializeToString()
 
 
-def _parse(request: Message, body: bytes, content_type: str) -> None:
-    try:
-        if content_type == PROTOBUF:
-            request.ParseFromString(body)
+def _spans_of_protobuf(
+    body: bytes, wanted: Collection[str], unread: Counter[str]
+) -> Iterator[tuple[Origin, pb_trace.Span]]:
+    names = {name.encode() for name in wanted}
+    budget = Budget()
+    for origin, data in _scopes(body, budget, wanted):
+        budget.take()
+        if len(data) > protobuf.LARGEST:
+            data = protobuf.without_what_is_long(data, attributes=9, dropped=_LEFT_OUT, wanted=names)
+        if len(data) > protobuf.LARGEST:
+            unread["it is too large"] += 1
         else:
-            given = orjson.loads(body)
-            if not isinstance(given, dict):
-                raise MalformedTelemetry("The request is not a JSON object.")
-            json_format.ParseDict(_with_binary_ids(given), request, ignore_unknown_fields=True)
-    except DecodeError:
-        raise MalformedTelemetry("The request is not the protobuf message that this path takes.") from None
-    except json_format.ParseError as error:
-        raise MalformedTelemetry(f"The request is not the JSON that this path takes: {str(error)[:300]}") from None
-    except (orjson.JSONDecodeError, RecursionError):
-        raise MalformedTelemetry("The request is not JSON, or nested too deeply.") from None
+            yield origin, protobuf.parsed(pb_trace.Span, data)
 
 
-def _with_binary_ids(request: dict[str, Any]) -> dict[str, Any]:
-    """OTLP's JSON has ids in hexadecimal, where protobuf's has base64."""
-    for of_resource in _dicts(request.get("resourceSpans")):
-        for of_scope in _dicts(of_resource.get("scopeSpans")):
-            for span in _dicts(of_scope.get("spans")):
-                for name in _IDS:
-                    if isinstance(text := span.get(name), str):
-                        span[name] = _base64_of_hex(text)
-                span.pop("links", None)
-                span.pop("events", None)
-    for of_resource in _dicts(request.get("resourceMetrics")):
-        for of_scope in _dicts(of_resource.get("scopeMetrics")):
-            for metric in _dicts(of_scope.get("metrics")):
-                for data in metric.values():
-                    for point in _dicts(data.get("dataPoints") if isinstance(data, dict) else None):
-                        point.pop("exemplars", None)
-    return request
+_Series = tuple[Origin, str, str, Temporality | None, Sequence[NumberDataPoint | HistogramDataPoint]]
 
 
-def _dicts(value: Any) -> Iterator[dict[str, Any]]:
-    return (item for item in value if isinstance(item, dict)) if isinstance(value, list) else iter(())
+def _series_of_protobuf(body: bytes, unread: Counter[str]) -> Iterator[_Series]:
+    budget = Budget()
+    for origin, data in _scopes(body, budget, None):
+        name, kind, of_kind = "", "", b""
+        for number, value in protobuf.fields(data):
+            if number == 1:
+                name = protobuf.text(value)
+            elif number in _KINDS and isinstance(value, bytes):
+                kind, of_kind = _KINDS[number], value
+        budget.take_group()
+        temporality, points = None, []
+        message = _POINTS.get(kind, Empty)
+        for number, value in protobuf.fields(of_kind):
+            if number == 2 and isinstance(value, int):
+                temporality = _TEMPORALITIES.get(value)
+            elif number == 1 and isinstance(value, bytes):
+                budget.take()
+                if message is not Empty and len(value) > protobuf.LARGEST:
+                    unread["it is too large"] += 1
+                else:
+                    points.append(message() if message is Empty else protobuf.parsed(message, value))
+        yield origin, name, kind, temporality, points
 
 
-def _base64_of_hex(text: str) -> str:
-    try:
-        return base64.b64encode(binascii.unhexlify(text)).decode()
-    except (binascii.Error, ValueError):
-        raise MalformedTelemetry(f"{text[:40]!r} is no id: ids are hexadecimal in JSON.") from None
+def _scopes(body: bytes, budget: Budget, wanted: Collection[str] | None) -> Iterator[tuple[Origin, bytes]]:
+    """Spans, or metrics, with their origins: both are in messages with the same numbers of fields."""
+    for of_resource in protobuf.messages(body, 1):
+        budget.take_group()
+        attributes, address, scopes = {}, "", []
+        for number, value in protobuf.fields(of_resource):
+            if number == 1:
+                attributes = _attributes(protobuf.parsed(Resource, value).attributes, wanted)
+            elif number == 2:
+                scopes.append(value)
+            elif number == 3:
+                address = protobuf.text(value)
+        for of_scope in scopes:
+            budget.take_group()
+            scope, own_address, items = "", "", []
+            for number, value in protobuf.fields(of_scope):
+                if number == 1:
+                    scope = protobuf.parsed(InstrumentationScope, value).name
+                elif number == 2:
+                    items.append(value)
+                elif number == 3:
+                    own_address = protobuf.text(value)
+            origin = Origin(attributes, scope, own_address or address)
+            yield from ((origin, item) for item in items)
 
 
-def _points(origin: Origin, metric: Metric) -> Iterator[Point]:
+def _origins(of_resource: Any, scopes: Any, wanted: Collection[str] | None = None) -> Iterator[tuple[Origin, Any]]:
+    resource = _attributes(of_resource.resource.attributes, wanted)
+    for of_scope in scopes:
+        yield Origin(resource, of_scope.scope.name, of_scope.schema_url or of_resource.schema_url), of_scope
+
+
+def _data_of(metric: Metric) -> tuple[str, Temporality | None, Sequence[Any]]:
     kind = metric.WhichOneof("data")
-    if kind == "gauge":
-        for point in metric.gauge.data_points:
-            yield _number(origin, metric.name, None, point)
-    elif kind == "sum" and (temporality := _TEMPORALITIES.get(metric.sum.aggregation_temporality)):
-        for point in metric.sum.data_points:
-            yield _number(origin, metric.name, temporality, point)
-    elif kind == "histogram" and (temporality := _TEMPORALITIES.get(metric.histogram.aggregation_temporality)):
-        for histogram in metric.histogram.data_points:
-            yield Point(
-                origin,
-                metric.name,
-                temporality,
-                histogram.start_time_unix_nano,
-                histogram.time_unix_nano,
-                histogram.sum,
-                histogram.count,
-                _attributes(histogram.attributes),
-            )
+    if kind is None:
+        return "", None, ()
+    data = getattr(metric, kind)
+    return kind, _TEMPORALITIES.get(getattr(data, "aggregation_temporality", 0)), data.data_points
 
 
-def _number(origin: Origin, metric: str, temporality: Temporality | None, point: NumberDataPoint) -> Point:
-    value = point.as_int if point.WhichOneof("value") == "as_int" else point.as_double
+def _point(
+    origin: Origin, metric: str, temporality: Temporality | None, point: NumberDataPoint | HistogramDataPoint
+) -> Point:
+    if isinstance(point, HistogramDataPoint):
+        value, count = point.sum, point.count
+    else:
+        value, count = (point.as_int if point.WhichOneof("value") == "as_int" else point.as_double), 1
     return Point(
         origin,
         metric,
@@ -195,12 +237,12 @@ def _number(origin: Origin, metric: str, temporality: Temporality | None, point:
         point.start_time_unix_nano,
         point.time_unix_nano,
         float(value),
-        1,
+        count,
         _attributes(point.attributes),
     )
 
 
-def _attributes(pairs: Any, wanted: Container[str] | None = None) -> dict[str, Any]:
+def _attributes(pairs: Any, wanted: Collection[str] | None = None) -> dict[str, Any]:
     return {pair.key: _value(pair.value, 0) for pair in pairs if wanted is None or pair.key in wanted}
 
 

@@ -35,6 +35,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Status, StatusCode
 
+from app.http import otlp
 from app.web import WebApp
 from app.wiring import Program, serving
 from core import db
@@ -436,6 +437,18 @@ async def test_clocks_that_are_a_little_wrong_are_taken_as_they_are(door: Door) 
     answer = await door.post("traces", spans(CHAT, end=NOW - 500 * 24 * hour))
     assert "older than 400 days" in ExportTraceServiceResponse.FromString(answer.content).partial_success.error_message
 
+    # Of a time of which facts have been dropped: nobody could tell whether these were among them.
+    await db.execute("UPDATE metric_retention SET dropped_before = now() - interval '90 days' WHERE level = 'RAW'")
+    late = NOW - 120 * 24 * hour
+    answer = await door.post("traces", spans(CHAT, start=late, end=late + 10**9))
+    partial = ExportTraceServiceResponse.FromString(answer.content).partial_success
+    assert (partial.rejected_spans, "have been dropped" in partial.error_message) == (1, True)
+    point = total("claude_code.commit.count", 1, late, temporality=1)
+    answer = await door.post("metrics", point)
+    assert ExportMetricsServiceResponse.FromString(answer.content).partial_success.rejected_data_points == 1
+    assert [(await door.service(name))["rejected"] for name in ("agent", "claude-code")] == [2, 1]
+    assert (len(await door.rows("usage_facts")), len(await door.rows("resource_facts"))) == (1, 0)
+
 
 async def test_prompts_are_not_kept_anywhere(door: Door) -> None:
     secret = "the launch code is 0000"
@@ -468,6 +481,14 @@ async def test_names_that_are_ids_do_not_become_names_without_end(door: Door, mo
     body = await door.graph(
         "{ telemetryServices { nodes { name mergedLabels { dimension facts example since lastAt } } } }"
     )
+    # Of versions of conventions, too, some are told.
+    for batch in range(2):
+        requests = [ExportTraceServiceRequest.FromString(spans(named, service="another")) for _ in range(12)]
+        for number, request in enumerate(requests):
+            request.resource_spans[0].scope_spans[0].schema_url = f"https://schemas.example/{batch}.{number}"
+        await door.post("traces", b"".join(request.SerializeToString() for request in requests))
+    assert len((await door.service("another"))["conventions"]) == 20
+
     [agent, another] = body["telemetryServices"]["nodes"]
     [ours], [theirs] = agent["mergedLabels"], another["mergedLabels"]
     assert ours["dimension"] == theirs["dimension"] == "tool"
@@ -527,37 +548,103 @@ async def test_sql_in_names_is_text(door: Door) -> None:
     assert row["tool"] == row["service"] == name.replace("\0", "\ufffd")
 
 
-@pytest.mark.parametrize(
-    ("body", "headers", "status"),
-    [
-        (b"\xff\xff\xff", {}, 400),
-        (b"[]", {"content_type": "application/json"}, 400),
-        (b"[" * 100_000, {"content_type": "application/json"}, 400),
-        (b'{"resourceSpans": 7}', {"content_type": "application/json"}, 400),
-        (
-            b'{"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": "xyz"}]}]}]}',
-            {"content_type": "application/json"},
-            400,
-        ),
-        (b"{}", {"content_type": "text/plain"}, 415),
-        (b"", {"content_encoding": "br"}, 415),
-        (b"no gzip", {"content_encoding": "gzip"}, 400),
-        (gzip.compress(b"cut off")[:-6], {"content_encoding": "gzip"}, 400),
-        (gzip.compress(bytes(40 * 1024 * 1024)), {"content_encoding": "gzip"}, 413),
-        (bytes(17 * 1024 * 1024), {}, 413),
-    ],
-    ids=["bytes", "list", "deep", "number", "id", "kind", "encoding", "unpacked", "cut", "bomb", "large"],
-)
-async def test_what_is_malformed_is_refused_as_the_specification_says(
-    door: Door, body: bytes, headers: dict[str, str], status: int
+def nested(*fields: int, count: int) -> bytes:
+    """Protobuf: an empty message so many times, in messages that are these fields of each other."""
+    data = bytes([fields[-1] << 3 | 2, 0]) * count
+    for number in reversed(fields[:-1]):
+        length, size = b"", len(data)
+        while size > 127:
+            length, size = length + bytes([size & 127 | 128]), size >> 7
+        data = bytes([number << 3 | 2]) + length + bytes([size]) + data
+    return data
+
+
+JSON = {"content_type": "application/json"}
+GZIP = {"content_encoding": "gzip"}
+REFUSED: list[tuple[str, bytes, dict[str, str], int]] = [
+    ("bytes", b"\xff\xff\xff", {}, 400),
+    ("list", b"[]", JSON, 400),
+    ("deep", b"[" * 100_000, JSON, 400),
+    ("number", b'{"resourceSpans": 7}', JSON, 400),
+    ("id", b'{"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": "xyz"}]}]}]}', JSON, 400),
+    ("kind", b"{}", {"content_type": "text/plain"}, 415),
+    ("encoding", b"", {"content_encoding": "br"}, 415),
+    ("no gzip", b"no gzip", GZIP, 400),
+    ("cut", gzip.compress(b"cut off")[:-6], GZIP, 400),
+    ("bomb", gzip.compress(bytes(40 * 1024 * 1024)), GZIP, 413),
+    ("large", bytes(17 * 1024 * 1024), {}, 413),
+    ("large JSON", gzip.compress(b" " * (4 * 1024 * 1024 + 1)), JSON | GZIP, 413),
+    ("spans", nested(1, 2, 2, count=10_001), {}, 413),
+    ("scopes", nested(1, 2, count=10_001), {}, 413),
+    ("resources", nested(1, count=2_000_000), {}, 413),
+    ("fields", nested(1, 2, 2, 9, count=2_000_000), {}, 413),
+    ("spans as JSON", b'{"resourceSpans":[{"scopeSpans":[{"spans":[' + b"{}," * 10_000 + b"{}]}]}]}", JSON, 413),
+    (
+        "values as JSON",
+        b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"attributes":[{"key":"user.id","value":{"arrayValue":{"values":['
+        + b"{}," * 300_000
+        + b"{}]}}}]}]}]}]}",
+        JSON,
+        413,
+    ),
+]
+
+
+async def test_what_is_malformed_or_too_much_is_refused_as_the_specification_says(door: Door) -> None:
+    for name, body, headers, status in REFUSED:
+        answer = await door.post("traces", body, **headers)
+        assert answer.status_code == status, (name, answer.text)
+        if answer.headers["content-type"] == "application/json":
+            assert answer.json()["message"]
+        else:
+            assert ExportTracePartialSuccess.FromString(answer.content).error_message, "a google.rpc.Status"
+    # A resource, a scope, a metric, its sum, and points.
+    assert (await door.post("metrics", nested(1, 2, 2, 7, 1, count=10_001))).status_code == 413
+    assert not await db.fetchval("SELECT count(*) FROM telemetry_services")
+
+
+async def test_prompts_of_any_length_cost_little(door: Door) -> None:
+    """What is long is not read, in spans of any size; nor is a point that is larger than any can be."""
+    messages = {f"llm.input_messages.{number}.message.content": "x" * 2000 for number in range(1000)}
+    await door.post("traces", spans({**messages, "input.value": "y" * 4_000_000, **CHAT}))
+    [row] = await door.rows("usage_facts")
+    assert (row["input_tokens"], row["model"]) == (200, "claude-sonnet-4-5")
+    bad = total("claude_code.commit.count", 1, NOW, temporality=1, padding="z" * 70_000)
+    good = total("claude_code.commit.count", 2, NOW, temporality=1)
+    answer = await door.post("metrics", bad + good)
+    assert ExportMetricsServiceResponse.FromString(answer.content).partial_success.rejected_data_points == 1
+    assert [row["value"] for row in await door.rows("resource_facts")] == [2]
+
+
+async def test_who_sends_slowly_or_much_keeps_no_other_organisation_waiting(
+    door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer = await door.post("traces", body, **headers)
-    assert answer.status_code == status
-    if answer.headers["content-type"] == "application/json":
-        assert answer.json()["message"]
-    else:
-        assert ExportTracePartialSuccess.FromString(answer.content).error_message, "a google.rpc.Status"
-    assert not await door.rows("usage_facts")
+    monkeypatch.setattr(otlp, "MOST_INSIDE", 12)
+    host, port = door.base.removeprefix("http://").split(":")
+    head = f"POST /v1/traces HTTP/1.1\r\nHost: {host}\r\nAuthorization: {door.headers()['Authorization']}\r\n"
+    head += "Content-Type: application/x-protobuf\r\nContent-Length: 100\r\n\r\n"
+    slow = []
+    for number in range(1, 7):
+        _, writer = await asyncio.open_connection(host, int(port))
+        writer.write(head.encode())
+        await writer.drain()
+        slow.append(writer)
+        if number == 5:
+            assert (await door.post("traces", spans(CHAT))).status_code == 200, "more than are worked on at once"
+    async with asyncio.timeout(10):
+        # The last one may be on its way.
+        while (refused := await door.post("traces", spans(CHAT))).status_code == 200:
+            await asyncio.sleep(0.02)
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+    stranger = await a_house("Other")
+    made = await create_access_token(stranger.actor(Role.MEMBER), name="tests", scopes=None)
+    authorization = f"Bearer {made.secret}"
+    assert (await door.post("traces", spans(CHAT), role=None, authorization=authorization)).status_code == 200
+    for writer in slow:
+        writer.close()
+    async with asyncio.timeout(10):
+        while (await door.post("traces", spans(CHAT))).status_code != 200:
+            await asyncio.sleep(0.02)
 
 
 async def test_compressed_and_empty_requests_are_taken(door: Door) -> None:
@@ -575,6 +662,7 @@ async def test_telemetry_takes_a_token_that_may_send_it(door: Door) -> None:
     body = spans(CHAT)
     assert (await door.post("traces", body, role=None)).status_code == 401
     assert (await door.post("traces", body, role=None, authorization="Bearer nonsense")).status_code == 401
+    assert (await door.post("traces", b"\xff", role=Role.VIEWER)).status_code == 403, "before anything is read"
     refused = await door.post("traces", body, role=Role.VIEWER)
     assert refused.status_code == 403
     assert "METRICS_INGEST" in ExportTracePartialSuccess.FromString(refused.content).error_message

@@ -31,6 +31,7 @@ LARGEST_TOTAL = 10**15
 """Of a series since its start, and of how many values a histogram has."""
 _LARGEST_TIME = 2**63 - 1
 _MOST_REQUESTS = 10**9
+_MOST_USD = 10**6
 _MOST_SESSIONS = 100
 """That one point begins: an agent begins a few in the minute that a point is of."""
 
@@ -131,6 +132,8 @@ def _claude_tokens(point: Point, value: float, count: int, common: Mapping[str, 
 
 
 def _claude_cost(point: Point, value: float, count: int, common: Mapping[str, Any], facts: Facts) -> None:
+    if value > _MOST_USD:
+        raise Rejected(f"claude_code.cost.usage says that {value:g} USD were spent at once: at most {_MOST_USD}")
     cost = {"cost_usd": Decimal(str(round(value, 9))), "cost_source": "provider"}
     facts.add("usage_facts", {**common, **_model(point), "provider": "anthropic", "requests": 0, **cost})
 

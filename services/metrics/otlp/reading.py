@@ -29,6 +29,8 @@ class Rejected(Exception):
 class Shared:
     """What the services of one request share."""
 
+    since: Mapping[str, datetime]
+    """By table: facts of before have been dropped, and nobody can tell whether these are among them."""
     sessions: int = 1000
     """How many more sessions may begin in it, besides one for each point."""
 
@@ -51,7 +53,9 @@ class Facts:
     """Points of metrics that say nothing of agents."""
 
     def add(self, table: str, row: dict[str, Any]) -> None:
-        """One more row."""
+        """One more row. Raises Rejected for one of a time of which facts have been dropped."""
+        if row["at"] < (since := self.shared.since[table]):
+            raise Rejected(f"it is of before {since:%Y-%m-%d}: facts of that time have been dropped")
         self.rows.setdefault(table, []).append(row)
 
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, TypeVar
 from uuid import UUID
 
 from core import clock, db
 from core.ids import new_id
 from core.permissions import Actor, ActorKind, Permission
-from integrations.otlp.base import Origin, Point, Span
+from integrations.otlp.base import Origin, Point, Read, Span
 from services.metrics.otlp import points as of_points
 from services.metrics.otlp import spans as of_spans
-from services.metrics.otlp.labels import MOST, OTHER, Merged, limit_labels, remember, tell
+from services.metrics.otlp.labels import BOUNDED, MOST, OTHER, Merged, limit_labels, remember, tell
 from services.metrics.otlp.reading import Facts, Rejected, Shared, Source, addresses_in, label
-from services.metrics.store import store
+from services.metrics.store import dropped_before, store
+
+T = TypeVar("T")
 
 Signal = Literal["TRACES", "METRICS"]
 _Stream = tuple[bytes, int]
@@ -25,6 +28,10 @@ _Stream = tuple[bytes, int]
 MOST_SERIES = 20_000
 """Series of an organisation that count from a start: what each had come to is kept."""
 _MOST_REASONS = 5
+_MOST_CONVENTIONS = 20
+"""That are told of a service."""
+_PIECE = 100
+"""Spans or points that are read at a stretch: a few milliseconds."""
 _UNNAMED = "unknown_service"
 """What a sender without a name is called, as OpenTelemetry does."""
 
@@ -59,56 +66,65 @@ class _OfService:
     sent: int = 0
 
 
-def _services() -> dict[str, _OfService]:
+async def _services(tx: db.Transaction) -> dict[str, _OfService]:
     """Of one request, by name."""
-    shared = Shared()
+    shared = Shared(dict(zip(BOUNDED, await dropped_before(tx, BOUNDED), strict=True)))
     return defaultdict(lambda: _OfService(Facts(shared)))
 
 
-async def receive_spans(actor: Actor, spans: Sequence[Span]) -> Receipt:
+async def _in_pieces(items: Sequence[T]) -> AsyncIterator[T]:
+    """Lets others have their turn between them."""
+    for place, item in enumerate(items, 1):
+        yield item
+        if place % _PIECE == 0:
+            await asyncio.sleep(0)
+
+
+async def receive_spans(actor: Actor, read: Read[Span]) -> Receipt:
     """Store what spans say. Raises Forbidden."""
     actor.require(Permission.METRICS_INGEST)
+    spans = read.found
     with_usage = {service_of(span.origin) for span in spans if of_spans.tells_usage(span)}
     sources = await _sources(actor, "TRACES", {service_of(span.origin) for span in spans}, with_usage, spans)
-    services = _services()
-    for span in spans:
-        name = service_of(span.origin)
-        service = services[name]
-        service.sent += 1
-        try:
-            of_spans.facts_of(span, sources[name], service.facts)
-        except Rejected as reason:
-            service.reasons[str(reason)] += 1
     async with db.transaction() as tx:
+        services = await _services(tx)
+        async for span in _in_pieces(spans):
+            name = service_of(span.origin)
+            service = services[name]
+            service.sent += 1
+            try:
+                of_spans.facts_of(span, sources[name], service.facts)
+            except Rejected as reason:
+                service.reasons[str(reason)] += 1
         kept = await _store(tx, actor, "spans", services)
     remember(actor.organization_id, kept)
-    return _receipt(services)
+    return _receipt(services, read)
 
 
-async def receive_points(actor: Actor, points: Sequence[Point], unread: int = 0) -> Receipt:
-    """Store what points of metrics say; `unread` is how many came that are of no kind that is read. Raises
-    Forbidden."""
+async def receive_points(actor: Actor, read: Read[Point]) -> Receipt:
+    """Store what points of metrics say. Raises Forbidden."""
     actor.require(Permission.METRICS_INGEST)
+    points = read.found
     with_usage = {service_of(point.origin) for point in points if of_points.tells_usage(point)}
     sources = await _sources(actor, "METRICS", {service_of(point.origin) for point in points}, with_usage, points)
-    services = _services()
-    read: list[tuple[str, Point, of_points.Series]] = []
-    for point in points:
-        name = service_of(point.origin)
-        service = services[name]
-        service.sent += 1
-        if not of_points.is_read(point):
-            service.facts.ignored += 1
-            continue
-        try:
-            read.append((name, point, of_points.checked(point, sources[name])))
-        except Rejected as reason:
-            service.reasons[str(reason)] += 1
     async with db.transaction() as tx:
+        services = await _services(tx)
+        taken: list[tuple[str, Point, of_points.Series]] = []
+        async for point in _in_pieces(points):
+            name = service_of(point.origin)
+            service = services[name]
+            service.sent += 1
+            if not of_points.is_read(point):
+                service.facts.ignored += 1
+                continue
+            try:
+                taken.append((name, point, of_points.checked(point, sources[name])))
+            except Rejected as reason:
+                service.reasons[str(reason)] += 1
         came = await _differences(
-            tx, actor, [series for _, point, series in read if of_points.counts_from_start(point)]
+            tx, actor, [series for _, point, series in taken if of_points.counts_from_start(point)]
         )
-        for name, point, series in read:
+        async for name, point, series in _in_pieces(taken):
             try:
                 value, count = came(series) if of_points.counts_from_start(point) else (point.value, point.count)
                 of_points.facts_of(point, series, value, count, sources[name], services[name].facts)
@@ -116,10 +132,7 @@ async def receive_points(actor: Actor, points: Sequence[Point], unread: int = 0)
                 services[name].reasons[str(reason)] += 1
         kept = await _store(tx, actor, "points", services)
     remember(actor.organization_id, kept)
-    receipt = _receipt(services)
-    if unread:
-        receipt.reasons["it is neither a gauge, nor a sum or histogram with a temporality"] += unread
-    return receipt
+    return _receipt(services, read)
 
 
 def service_of(origin: Origin) -> str:
@@ -128,8 +141,8 @@ def service_of(origin: Origin) -> str:
     return label(name) if isinstance(name, str) and name else _UNNAMED
 
 
-def _receipt(services: Mapping[str, _OfService]) -> Receipt:
-    receipt = Receipt()
+def _receipt(services: Mapping[str, _OfService], read: Read[Any]) -> Receipt:
+    receipt = Receipt(reasons=read.unread.copy())
     for service in services.values():
         receipt.reasons.update(service.reasons)
         receipt.taken += service.sent - service.reasons.total()
@@ -214,8 +227,8 @@ async def _store(
         f"UPDATE telemetry_services SET {what} = {what} + $3, rejected = rejected + $4, ignored = ignored + $5, "
         "superseded = superseded + $6, last_seen_at = greatest(last_seen_at, now()), "
         "last_rejection = coalesce($7, last_rejection), "
-        "conventions = coalesce((SELECT array_agg(DISTINCT one ORDER BY one) "
-        "FROM unnest(conventions || $8::text[]) AS one), '{}') WHERE organization_id = $1 AND name = $2",
+        "conventions = conventions || ARRAY(SELECT one FROM unnest($8::text[]) AS one WHERE one <> ALL (conventions) "
+        f"LIMIT greatest(0, {_MOST_CONVENTIONS} - cardinality(conventions))) WHERE organization_id = $1 AND name = $2",
         [
             (
                 actor.organization_id,
@@ -225,7 +238,7 @@ async def _store(
                 service.facts.ignored,
                 service.facts.superseded,
                 next(iter(service.reasons), None),
-                sorted(service.conventions)[:20],
+                sorted(service.conventions)[:_MOST_CONVENTIONS],
             )
             for name, service in sorted(services.items())
         ],
