@@ -17,7 +17,7 @@ from core.errors import BadInput
 from services.metrics import rollups
 from services.metrics.calendar import BUCKETS, BucketName, edges, zone_of
 from services.metrics.definitions import METRICS
-from services.metrics.engine import REST, MetricScope, read, value
+from services.metrics.engine import REST, MetricPoint, MetricScope, read, value
 from services.metrics.families import FAMILIES, Level, middle_of
 from services.metrics.store import store
 
@@ -153,6 +153,41 @@ async def test_percentiles_are_the_same_from_every_level_and_within_five_per_cen
     durations = [fact["duration_ms"] for fact in facts if fact["duration_ms"] is not None]
     exact = percentile(durations, METRICS[metric].quantile or 0)
     assert counted[0] == pytest.approx(exact, rel=0.05)
+
+
+async def test_figures_by_time_come_with_those_of_the_whole_range_and_are_what_the_facts_say_one_by_one() -> None:
+    scope = MetricScope(uuid4())
+    await stored({"tool_facts": tool_facts(scope.organization_id, 2000, 9)})
+    # Neither begin nor end are edges: minutes and facts are read at both ends.
+    start = START + timedelta(hours=5, minutes=7, seconds=3)
+    end = START + timedelta(days=DAYS, minutes=-131, seconds=-1)
+    everything: Any = {"server": [None, "git"], "outcome": ["SUCCEEDED", "FAILED", "DENIED"]}
+    for part in range(3):
+        for metric, zone, name, group_by, top in (
+            ("tools.duration_p95", "UTC", BucketName.DAY, (), None),
+            ("tools.duration_p95", "UTC", BucketName.HOUR, ("tool",), None),
+            ("tools.duration_p50", "Europe/Berlin", BucketName.DAY, ("tool",), None),
+            ("tools.duration_p50", "UTC", BucketName.DAY, ("tool",), 1),
+            ("tools.error_rate", "UTC", BucketName.HOUR, ("tool",), 2),
+            ("tools.calls", "UTC", BucketName.DAY, ("tool",), 2),
+        ):
+            asked: Any = {"start": start, "end": end, "timezone": zone, "group_by": group_by, "top": top}
+            found = await read(scope, metric, **asked, bucket=BUCKETS[name], whole=True)
+            raw = await read(scope, metric, **asked, bucket=BUCKETS[name], whole=True, filter=everything)
+            assert raw.level is Level.RAW
+            assert found.level is not Level.RAW
+            assert found.rows == raw.rows
+            alone = await read(scope, metric, **asked)
+            assert by_labels(found.whole) == by_labels(raw.whole) == by_labels(alone.rows)
+            assert by_labels((await read(scope, metric, **asked, whole=True)).whole) == by_labels(alone.rows)
+        # First nothing of it is counted, then some, then all.
+        await rollups.roll(batch=900)
+        if part == 1:
+            await rolled()
+
+
+def by_labels(points: Sequence[MetricPoint]) -> dict[Any, tuple[Any, ...]]:
+    return {point.labels: (point.at, point.value, point.count) for point in points}
 
 
 async def test_no_duration_is_further_than_five_per_cent_from_the_middle_of_its_bin() -> None:
