@@ -235,15 +235,19 @@ class _Statement:
     def _sums(self, source: str, labels: list[str]) -> str:
         # Rates are divided by the seconds of their buckets when they are read. Sums are numbers of any length, which
         # Python would make floats of as well, only slower.
-        names = ", ".join(["edge", *labels])
         value, count = self.metric.value.replace("{seconds}", "1"), self.metric.count
         figures = f"({value})::float8 AS value, ({count})::bigint AS count"
         if not self.has_count:
             figures = f"({count})::bigint AS value"
-        return (
-            f"SELECT {names}, {figures} "
-            f"FROM {source} GROUP BY {self._grouped(labels)} HAVING {count} > 0 ORDER BY {names}"
-        )
+        if self.asked.cut == "whole":
+            # One bucket, which is nothing to tell rows apart by.
+            names = ", ".join(labels)
+            grouped, ordered = (f"GROUP BY {names}", f"ORDER BY {names}") if labels else ("", "")
+            edge = "1 AS edge"
+        else:
+            names = ", ".join(["edge", *labels])
+            grouped, ordered, edge = f"GROUP BY {self._grouped(labels)}", f"ORDER BY {names}", "edge"
+        return f"SELECT {', '.join([edge, *labels])}, {figures} FROM {source} {grouped} HAVING {count} > 0 {ordered}"
 
     def _percentile(self, source: str, labels: list[str]) -> str:
         # Counts stay whole numbers as float8, up to 2^53, and are added up quicker.
