@@ -62,7 +62,8 @@ async def _exhausted(
 
 async def _heaviest(budget: BudgetRow, start: datetime, end: datetime, in_usd: bool) -> UUID | None:
     return await db.fetchval(  # type: ignore[no-any-return]
-        "SELECT user_id FROM spend_entries WHERE organization_id = $1 AND at >= $2 AND at < $3 GROUP BY user_id "
+        "SELECT user_id FROM spend_entries WHERE organization_id = $1 AND at >= $2 AND at < $3 "
+        f"AND user_id <> '{NOBODY}' GROUP BY user_id "
         f"ORDER BY sum({'coalesce(cost_usd, 0)' if in_usd else 'tokens'}) DESC, user_id LIMIT 1",
         budget["organization_id"],
         start,

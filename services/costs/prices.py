@@ -97,12 +97,22 @@ async def rates_of(table: ModelPriceTableRow, pairs: Collection[Pair]) -> dict[P
     return {pair: _over(base[name], rows, *name) for pair, name in names.items()}
 
 
+async def newest_table(organization_id: UUID) -> ModelPriceTableRow:
+    """The table that an organisation's usage is priced with as it happens."""
+    return await db.fetchrow(_NEWEST, organization_id, row=ModelPriceTableRow) or await built_in_table()
+
+
 async def price_of(organization_id: UUID, pair: Pair, tokens: Tokens, requests: int, at: Any) -> Decimal | None:
     """What some usage costs by the organisation's newest table; None where that is not known."""
-    table = await db.fetchrow(_NEWEST, organization_id, row=ModelPriceTableRow) or await built_in_table()
+    rates = await rates_of(await newest_table(organization_id), [pair])
+    return price_by(rates.get(pair, ()), tokens, requests, at)
+
+
+def price_by(rates: Sequence[Rate], tokens: Tokens, requests: int, at: Any) -> Decimal | None:
+    """What some usage costs by the rates of its model; None where that is not known."""
     known = tokens.known()
     context = sum(count for kind, count in known.items() if kind != "output")
-    for rate in (await rates_of(table, [pair])).get(pair, ()):
+    for rate in rates:
         if known and rate.holds(at, -(-context // max(requests, 1))):
             return rate.cost(known)
     return None

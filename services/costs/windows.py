@@ -151,10 +151,10 @@ def _arrays(given: Sequence[tuple[int, Window, Sequence[Piece]]]) -> list[list[A
     ]
 
 
-# By whose index entries are found. Without a template there is nothing in the index.
+# By whose index entries are found. Without a template there is nothing in the index; nobody has a budget.
 _ENTRIES = {
     Spender.ORGANIZATION: "spent.organization_id = ANY(whose.ids)",
-    Spender.USER: "spent.user_id = ANY(whose.ids)",
+    Spender.USER: f"spent.user_id = ANY(whose.ids) AND spent.user_id <> '{NOBODY}'",
     Spender.TEMPLATE: f"spent.template_id = ANY(whose.ids) AND spent.template_id <> '{NOBODY}'",
 }
 _PARTS = """

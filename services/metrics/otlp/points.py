@@ -128,14 +128,14 @@ def _claude_tokens(point: Point, value: float, count: int, common: Mapping[str, 
     column = _TOKENS.get(str(point.attributes.get("type")))
     if column is None:
         raise Rejected("claude_code.token.usage has a type that is not input, output, cacheRead or cacheCreation")
-    facts.add("usage_facts", {**common, **_model(point), "provider": "anthropic", "requests": 0, column: round(value)})
+    facts.add("usage_facts", {**common, **_model(point), "requests": 0, column: round(value)})
 
 
 def _claude_cost(point: Point, value: float, count: int, common: Mapping[str, Any], facts: Facts) -> None:
     if value > _MOST_USD:
         raise Rejected(f"claude_code.cost.usage says that {value:g} USD were spent at once: at most {_MOST_USD}")
     cost = {"cost_usd": Decimal(str(round(value, 9))), "cost_source": "provider"}
-    facts.add("usage_facts", {**common, **_model(point), "provider": "anthropic", "requests": 0, **cost})
+    facts.add("usage_facts", {**common, **_model(point), "requests": 0, **cost})
 
 
 def _claude_sessions(point: Point, value: float, count: int, common: Mapping[str, Any], facts: Facts) -> None:
@@ -160,9 +160,8 @@ def _client_tokens(point: Point, value: float, count: int, common: Mapping[str, 
     column = _TOKENS.get(str(point.attributes.get("gen_ai.token.type")))
     if column is None:
         raise Rejected("gen_ai.client.token.usage has a gen_ai.token.type that is neither input nor output")
-    provider = text_of(point.attributes, "gen_ai.provider.name", "gen_ai.system")
     requests = count if column == "output_tokens" else 0
-    row = {**common, **_model(point), "provider": provider, "requests": requests, column: round(value)}
+    row = {**common, **_model(point), "requests": requests, column: round(value)}
     facts.add("usage_facts", row)
 
 
@@ -180,9 +179,17 @@ def source_name(point: Point) -> str:
     return text_of(point.origin.resource, "service.name") or "(unnamed)"
 
 
+def model_of(point: Point) -> tuple[str | None, str]:
+    """Provider and model that the point is about."""
+    model = text_of(point.attributes, "model", "gen_ai.response.model", "gen_ai.request.model") or "(unknown)"
+    if point.metric.startswith("claude_code."):
+        return "anthropic", model
+    return text_of(point.attributes, "gen_ai.provider.name", "gen_ai.system"), model
+
+
 def _model(point: Point) -> dict[str, Any]:
-    model = text_of(point.attributes, "model", "gen_ai.response.model", "gen_ai.request.model")
-    return {"model": model or "(unknown)"}
+    provider, model = model_of(point)
+    return {"provider": provider, "model": model}
 
 
 def _conventions(point: Point) -> str:

@@ -13,10 +13,14 @@ from core import clock, db
 from core.ids import new_id
 from core.permissions import Actor, ActorKind, Permission
 from integrations.otlp.base import Origin, Point, Read, Span
+from services.costs import elsewhere
+from services.costs.elsewhere import Prices
+from services.costs.guard import watch
+from services.costs.ledger import Entry
 from services.metrics.otlp import points as of_points
 from services.metrics.otlp import spans as of_spans
 from services.metrics.otlp.labels import BOUNDED, MOST, OTHER, Merged, limit_labels, remember, tell
-from services.metrics.otlp.reading import Facts, Rejected, Shared, Source, addresses_in, label
+from services.metrics.otlp.reading import Facts, Rejected, Shared, Source, addresses_in, fact_id, label
 from services.metrics.store import dropped_before, store
 
 T = TypeVar("T")
@@ -65,6 +69,20 @@ class _OfService:
     conventions: set[str] = field(default_factory=set)
     sent: int = 0
 
+    @property
+    def usage(self) -> Sequence[dict[str, Any]]:
+        return self.facts.rows.get("usage_facts", ())
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """What has to be known once the transaction is committed."""
+
+    names: set[tuple[str, str]]
+    """Names that are there now, by dimension."""
+    spenders: set[UUID]
+    """Whose usage is new in the ledger."""
+
 
 async def _services(tx: db.Transaction) -> dict[str, _OfService]:
     """Of one request, by name."""
@@ -86,6 +104,8 @@ async def receive_spans(actor: Actor, read: Read[Span]) -> Receipt:
     spans = read.found
     with_usage = {service_of(span.origin) for span in spans if of_spans.tells_usage(span)}
     sources = await _sources(actor, "TRACES", {service_of(span.origin) for span in spans}, with_usage, spans)
+    models = {of_spans.model_of(span) for span in spans if of_spans.tells_usage(span)}
+    prices = await Prices.of(actor.organization_id, models)
     async with db.transaction() as tx:
         services = await _services(tx)
         async for span in _in_pieces(spans):
@@ -96,8 +116,8 @@ async def receive_spans(actor: Actor, read: Read[Span]) -> Receipt:
                 of_spans.facts_of(span, sources[name], service.facts)
             except Rejected as reason:
                 service.reasons[str(reason)] += 1
-        kept = await _store(tx, actor, "spans", services)
-    remember(actor.organization_id, kept)
+        stored = await _store(tx, actor, "spans", services, sources, prices)
+    await _after(actor, stored)
     return _receipt(services, read)
 
 
@@ -107,6 +127,8 @@ async def receive_points(actor: Actor, read: Read[Point]) -> Receipt:
     points = read.found
     with_usage = {service_of(point.origin) for point in points if of_points.tells_usage(point)}
     sources = await _sources(actor, "METRICS", {service_of(point.origin) for point in points}, with_usage, points)
+    models = {of_points.model_of(point) for point in points if of_points.tells_usage(point)}
+    prices = await Prices.of(actor.organization_id, models)
     async with db.transaction() as tx:
         services = await _services(tx)
         taken: list[tuple[str, Point, of_points.Series]] = []
@@ -130,8 +152,8 @@ async def receive_points(actor: Actor, read: Read[Point]) -> Receipt:
                 of_points.facts_of(point, series, value, count, sources[name], services[name].facts)
             except Rejected as reason:
                 services[name].reasons[str(reason)] += 1
-        kept = await _store(tx, actor, "points", services)
-    remember(actor.organization_id, kept)
+        stored = await _store(tx, actor, "points", services, sources, prices)
+    await _after(actor, stored)
     return _receipt(services, read)
 
 
@@ -155,8 +177,9 @@ async def _sources(
     """What is known of the services that sent this. The first signal that tells a service's usage is the one that
     counts, so that agents which send both are not counted twice."""
     organization_id = actor.organization_id
-    found = await _signals(organization_id, names)
-    if missing := {name for name in names if name not in found or (name in with_usage and found[name] is None)}:
+    found = await _known(organization_id, names)
+    untold = {name for name in names if name not in found or found[name]["usage_signal"] is None}
+    if missing := {name for name in untold if name not in found or name in with_usage}:
         await db.execute(
             """
             INSERT INTO telemetry_services (id, organization_id, name, usage_signal)
@@ -175,7 +198,7 @@ async def _sources(
             [signal if name in with_usage else None for name in sorted(missing)],
             MOST,
         )
-        found = await _signals(organization_id, names)
+        found = await _known(organization_id, names)
     speaks_of_others = actor.kind is ActorKind.SERVICE
     users: dict[str, UUID] = {}
     if speaks_of_others and (
@@ -191,27 +214,55 @@ async def _sources(
     default = None if speaks_of_others else actor.user_id
     return {
         # A service for which there was no room is counted with the others of that kind.
-        name: Source(name if name in found else OTHER, now, found.get(name, signal) in (None, "TRACES"), default, users)
+        name: Source(
+            name if name in found else OTHER,
+            now,
+            (found[name]["usage_signal"] if name in found else signal) in (None, "TRACES"),
+            name in found and found[name]["tells_cost"],
+            default,
+            users,
+        )
         for name in names
     }
 
 
-async def _signals(organization_id: UUID, names: set[str]) -> dict[str, str | None]:
+async def _known(organization_id: UUID, names: set[str]) -> dict[str, Any]:
     rows = await db.fetch(
-        "SELECT name, usage_signal FROM telemetry_services WHERE organization_id = $1 AND name = ANY($2)",
+        "SELECT name, usage_signal, tells_cost FROM telemetry_services WHERE organization_id = $1 AND name = ANY($2)",
         organization_id,
         list(names),
     )
-    return {row["name"]: row["usage_signal"] for row in rows}
+    return {row["name"]: row for row in rows}
+
+
+async def _after(actor: Actor, stored: _Stored) -> None:
+    """What follows from a commit."""
+    remember(actor.organization_id, stored.names)
+    for user_id in stored.spenders:
+        await watch(actor.organization_id, user_id, None)
 
 
 async def _store(
-    tx: db.Transaction, actor: Actor, what: Literal["spans", "points"], services: Mapping[str, _OfService]
-) -> set[tuple[str, str]]:
-    """Write the facts, and what is known of the services; returns the names that are there now."""
+    tx: db.Transaction,
+    actor: Actor,
+    what: Literal["spans", "points"],
+    services: Mapping[str, _OfService],
+    sources: Mapping[str, Source],
+    prices: Prices,
+) -> _Stored:
+    """Write the facts, what was spent, and what is known of the services."""
     facts: dict[str, list[dict[str, object]]] = defaultdict(list)
     unlisted: Merged = Counter()
+    spent: list[Entry] = []
+    telling = {
+        name
+        for name, service in services.items()
+        if sources[name].tells_cost or any(row.get("cost_usd") is not None for row in service.usage)
+    }
     for name, service in services.items():
+        # By the names that were sent, which may be put together below.
+        usage = [(_usage_id(actor.organization_id, row), row) for row in service.usage]
+        spent += elsewhere.entries(actor.organization_id, usage, prices, told=name in telling)
         for table, rows in service.facts.rows.items():
             for row in rows:
                 row["organization_id"], row["source"] = actor.organization_id, "OTLP"
@@ -222,10 +273,11 @@ async def _store(
     await tell(tx, actor.organization_id, unlisted)
     kept = await limit_labels(tx, actor.organization_id, facts)
     await store(tx, facts)
+    spenders = await elsewhere.spend(tx, spent)
     # Last, so that requests of the same service wait for each other only for as long as a commit takes.
     await tx.executemany(
         f"UPDATE telemetry_services SET {what} = {what} + $3, rejected = rejected + $4, ignored = ignored + $5, "
-        "superseded = superseded + $6, last_seen_at = greatest(last_seen_at, now()), "
+        "superseded = superseded + $6, last_seen_at = greatest(last_seen_at, now()), tells_cost = tells_cost OR $9, "
         "last_rejection = coalesce($7, last_rejection), "
         "conventions = conventions || ARRAY(SELECT one FROM unnest($8::text[]) AS one WHERE one <> ALL (conventions) "
         f"LIMIT greatest(0, {_MOST_CONVENTIONS} - cardinality(conventions))) WHERE organization_id = $1 AND name = $2",
@@ -239,11 +291,17 @@ async def _store(
                 service.facts.superseded,
                 next(iter(service.reasons), None),
                 sorted(service.conventions)[:_MOST_CONVENTIONS],
+                name in telling,
             )
             for name, service in sorted(services.items())
         ],
     )
-    return kept
+    return _Stored(kept, spenders)
+
+
+def _usage_id(organization_id: UUID, usage: Mapping[str, Any]) -> UUID:
+    """What names it in the ledger, as its organisation, id and time do among the facts."""
+    return fact_id(organization_id.bytes, usage["id"].bytes, usage["at"].isoformat().encode())
 
 
 async def _differences(

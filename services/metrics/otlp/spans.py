@@ -92,6 +92,13 @@ def tells_usage(span: Span) -> bool:
     return _operation(span) in _MODEL_OPERATIONS
 
 
+def model_of(span: Span) -> tuple[str | None, str]:
+    """Provider and model that a request went to."""
+    given = span.attributes
+    model = text_of(given, "gen_ai.response.model", "gen_ai.request.model", "llm.model_name") or "(unknown)"
+    return text_of(given, "gen_ai.provider.name", "gen_ai.system", "llm.provider", "llm.system"), model
+
+
 def conventions_of(origin: Origin) -> str:
     """Which conventions a span follows: `openinference`, or a version of OpenTelemetry's."""
     return "openinference" if "openinference" in origin.scope else opentelemetry(origin)
@@ -119,9 +126,10 @@ def _usage(span: Span) -> dict[str, Any]:
     given = span.attributes
     total, output = count_of(given, _INPUT), count_of(given, _OUTPUT)
     read, written = count_of(given, _CACHE_READ), count_of(given, _CACHE_WRITE)
+    provider, model = model_of(span)
     return {
-        "model": text_of(given, "gen_ai.response.model", "gen_ai.request.model", "llm.model_name") or "(unknown)",
-        "provider": text_of(given, "gen_ai.provider.name", "gen_ai.system", "llm.provider", "llm.system"),
+        "model": model,
+        "provider": provider,
         "requests": 1,
         "input_tokens": uncached(total, read, written),
         "output_tokens": output,
