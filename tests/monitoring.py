@@ -1,4 +1,4 @@
-"""What the tests of monitors share: facts, monitors, and evaluations at the instants that a test says."""
+"""What the tests of monitors share: facts, monitors, evaluations at the instants that a test says, and documents."""
 
 from __future__ import annotations
 
@@ -22,6 +22,21 @@ from tests.services.identity_help import House
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 ABOVE_FIVE = Threshold(MonitorOperator.GREATER, 5)
+INCIDENTS = """
+query ($filter: IncidentFilter) { incidents(filter: $filter) { totalCount nodes {
+  id title summary severity state value openingValue silenced toldCount group { dimension value name }
+  labels { name value } monitor { id } acknowledgedBy { id }
+  timeline { nodes { kind value note actor { id } } } deliveries { nodes { kind status } }
+} } }
+"""
+ACKNOWLEDGE = """
+mutation ($input: AcknowledgeIncidentInput!) { acknowledgeIncident(input: $input) {
+  incident { id acknowledgedAt acknowledgedBy { id } }
+} }
+"""
+CHANGES = """
+subscription ($after: Cursor) { incidentChanges(after: $after) { cursor incident { id state value silenced } } }
+"""
 
 
 def fact(house: House, at: datetime, *, user: UUID | None = None, **columns: Any) -> dict[str, Any]:

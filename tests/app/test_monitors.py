@@ -24,7 +24,7 @@ from tests.clients_of_graph import Client, Json
 from tests.conftest import environment_for, free_port, running
 from tests.fakes.alert_receiver import AlertReceiver
 from tests.fakes.puppet import wait_for
-from tests.monitoring import MINUTE, NOON, at, calls, incidents, spend, told
+from tests.monitoring import ACKNOWLEDGE, CHANGES, INCIDENTS, MINUTE, NOON, at, calls, incidents, spend, told
 from tests.services.identity_help import House, a_house
 
 pytestmark = pytest.mark.anyio
@@ -69,21 +69,6 @@ TEST_FIRE = """
 mutation ($input: MonitorInput!) { testFireMonitor(input: $input) {
   notifiedUsers { id } deliveries { kind status lastError responseStatus channel { name } }
 } }
-"""
-INCIDENTS = """
-query ($filter: IncidentFilter) { incidents(filter: $filter) { totalCount nodes {
-  id title summary severity state value openingValue silenced toldCount group { dimension value name }
-  labels { name value } monitor { id } acknowledgedBy { id }
-  timeline { nodes { kind value note actor { id } } } deliveries { nodes { kind status } }
-} } }
-"""
-ACKNOWLEDGE = """
-mutation ($input: AcknowledgeIncidentInput!) { acknowledgeIncident(input: $input) {
-  incident { id acknowledgedAt acknowledgedBy { id } }
-} }
-"""
-CHANGES = """
-subscription ($after: Cursor) { incidentChanges(after: $after) { cursor incident { id state value silenced } } }
 """
 SILENCE = """
 mutation ($input: CreateSilenceInput!) { createSilence(input: $input) {
