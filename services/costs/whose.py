@@ -51,11 +51,11 @@ async def who_is_shown(actor: Actor, question: CostQuestion) -> Shown | None:
     if not asked or not actor.is_admin:
         return None
     texts = {name: [value for value in values if value is not None] for name, values in question.filter.items()}
-    people = await permitted(actor, filter=texts, group_by=question.group_by)
+    people = await permitted(actor, filter=question.filter, group_by=question.group_by)
     people = await _by_first_team(people, actor)
     cells: list[Set[UUID]] = []
     if people.depends_on_cells or "team" in asked:
-        cells = await _contributors(actor, question)
+        cells = await _contributors(actor, question, by_day="user" in asked)
     users, teams = people.named(cells), people.shown_teams(cells) if "team" in asked else frozenset[UUID]()
     for dimension, shown in (("user", users), ("team", teams)):
         if not {UUID(value) for value in texts.get(dimension, ())} <= shown:
@@ -78,17 +78,19 @@ async def _by_first_team(people: People, actor: Actor) -> People:
     return replace(people, teams=teams)
 
 
-async def _contributors(actor: Actor, question: CostQuestion) -> list[Set[UUID]]:
-    """Who is in each figure of the answer, people left aside."""
+async def _contributors(actor: Actor, question: CostQuestion, *, by_day: bool) -> list[Set[UUID]]:
+    """Who is in each figure of the answer, people left aside; and on each day, as services.metrics.contributors has
+    it."""
     query = Query()
     others = [sql for name, sql in question.dimensions.items() if name not in PEOPLE_DIMENSIONS]
+    days = ", (date_trunc('day', facts.at, 'UTC'))" if by_day else ""
     calls = ""
     if "tool" in question.group_by or "tool" in question.filter:
         calls = f"LEFT JOIN ({tools_of_runs(query, actor, question)}) AS calls ON calls.run_id = facts.run_id"
     rows: Collection[dict[str, list[UUID]]] = await db.fetch(
         "SELECT array_agg(DISTINCT facts.user_id) AS users FROM usage_facts AS facts "
         f"{joins(query, actor, question)} {calls} WHERE {conditions(query, actor, question)} "
-        f"AND facts.user_id IS NOT NULL GROUP BY GROUPING SETS (({', '.join(others)}), ())",
+        f"AND facts.user_id IS NOT NULL GROUP BY GROUPING SETS (({', '.join(others)}), (){days})",
         *query.args,
     )
     return [frozenset(row["users"]) for row in rows if row["users"]]

@@ -20,6 +20,7 @@ from core.permissions import Actor
 from models.sharing import Allowance
 from services.metrics import calendar, engine
 from services.metrics.calendar import BUCKETS, BucketName, RangeName
+from services.metrics.contributors import of_days
 from services.metrics.engine import MetricScope
 from services.metrics.people import People, people_of
 from services.metrics.questions import check_range
@@ -140,12 +141,15 @@ async def user_activity(actor: Actor, question: ActivityQuestion) -> Activity:
     start, end, zone = _checked(question, people)
     own = None if actor.is_admin else list(people.own)
     found = await _read(MetricScope(actor.organization_id, own), start, end, zone)
-    cells = [found.contributors(kind) for kind in _kinds(found)]
+    cells: list[Set[UUID]] = [found.contributors(kind) for kind in _kinds(found)]
+    if people.depends_on_cells:
+        for metric, filter_ in _READ.values():
+            cells += await of_days(MetricScope(actor.organization_id), metric, start, end, filter_)
     named = people.named(cells)
     shown = [Of(id_, people.names[id_], None, _figures(found, {id_})) for id_ in named if id_ in people.names]
     others = None
     if actor.is_admin:
-        rest = {user for cell in cells for user in cell} - named
+        rest = {user for kind in _kinds(found) for user in found.contributors(kind)} - named
         others = _figures(found, rest, people.policy.floor) if len(rest) >= people.policy.floor else None
     return Activity(start, end, zone.key, people.policy.floor, _ordered(shown, question.order), others, 0)
 

@@ -3,9 +3,11 @@
 - Who may be named: everybody sees their own figures. Admins see those of others where the policy says so, except of
   those who opted out, who are counted among others. Service accounts are nobody's figures: admins see them.
 - Teams are shown where no combination of what is shown, the organisation's total among it, gives a figure of fewer
-  than `floor` people: neither by who is in the teams, nor by who contributed to any one figure of the answer.
+  than `floor` people: neither by who is in the teams, nor by who contributed to any one figure of the answer. Whoever
+  asks, and those whom they are shown by name, are not among these people: they are known.
 - Those who are hidden among others are at least `floor` people, or others are added to them in an order that never
-  changes. So what was added for one question is not named by the next.
+  changes. So what was added for one question is not named by the next. While somebody is hidden, nobody else is shown
+  by name with another dimension: what such answers leave of each other would be one person's.
 """
 
 from __future__ import annotations
@@ -62,7 +64,7 @@ class People:
 
     def named(self, cells: Collection[Set[UUID]] = ()) -> frozenset[UUID]:
         """The users whose figures may be shown by name. `cells` are the users who contributed to each figure of the
-        answer: to each bucket of each combination of other labels."""
+        answer: to each bucket of each combination of other labels, and on each day (services.metrics.contributors)."""
         if not self.actor.is_admin:
             return self.own
         services = self.names.keys() - self.persons
@@ -72,8 +74,8 @@ class People:
 
     def shown_teams(self, cells: Collection[Set[UUID]] = ()) -> frozenset[UUID]:
         """The teams whose figures may be shown, with `cells` as for `named`."""
-        known = self.named(cells) - self.own if self._names_others else frozenset()
-        counted = self.persons - known
+        # Who is named by any question is known.
+        counted = self.persons - self.named()
         asked = {frozenset(cell & counted) for cell in cells} | {frozenset(counted)}
         shown: list[UUID] = []
         in_order = sorted(self.teams, key=lambda id_: (-len(self.teams[id_].members & counted), self._place(id_)))
@@ -83,7 +85,9 @@ class People:
                 shown.append(id_)
         return frozenset(shown)
 
-    def require(self, *, filter: Mapping[str, Sequence[str]], group_by: Collection[str], ranked: bool) -> None:
+    def require(
+        self, *, filter: Mapping[str, Sequence[str | None]], group_by: Collection[str], ranked: bool, of_rows: bool
+    ) -> None:
         """Raises Forbidden, BadInput where a question may not be asked at all."""
         asked = PEOPLE_DIMENSIONS & {*filter, *group_by}
         if not asked:
@@ -95,9 +99,20 @@ class People:
                 "Your organisation does not let people and teams be ordered by their figures. Leave `top` out.",
                 field="top",
             )
-        if not {UUID(value) for value in filter.get("user", ())} <= self.named():
+        users = {UUID(value) for value in filter.get("user", ()) if value is not None}
+        if not users <= self.named():
             raise Forbidden("You may not see the figures of somebody in this filter.", field="filter")
-        if unknown := {UUID(value) for value in filter.get("team", ())} - self.teams.keys():
+        if not of_rows and "user" in asked and self.depends_on_cells and {*filter, *group_by} - {"user"}:
+            known = self.own | self.names.keys() - self.persons
+            if None in filter.get("user", (None,)) or not users <= known:
+                raise Forbidden(
+                    "Somebody in your organisation has opted out of being named. While that is so, `user` is asked for "
+                    "alone, without any other dimension: their figures would be what is left.",
+                    field="groupBy",
+                )
+        if self.actor.is_admin and None in filter.get("team", ()):
+            raise BadInput("Those who are in no team are not told apart: `team` takes ids of teams.", field="filter")
+        if unknown := {UUID(value) for value in filter.get("team", ()) if value is not None} - self.teams.keys():
             raise BadInput(f"There are {len(unknown)} teams in this filter that do not exist.", field="filter")
         if len(filter.get("team", ())) > 1 and "team" not in group_by:
             raise BadInput("Filter by one team, or group by `team` as well.", field="filter")
@@ -149,12 +164,18 @@ async def people_of(actor: Actor) -> People:
 
 
 async def permitted(
-    actor: Actor, *, filter: Mapping[str, Sequence[str]], group_by: Collection[str], ranked: bool = False
+    actor: Actor,
+    *,
+    filter: Mapping[str, Sequence[str | None]],
+    group_by: Collection[str],
+    ranked: bool = False,
+    of_rows: bool = False,
 ) -> People:
     """What the actor may be shown, for a question with `user` or `team` in it (as uuids in text). Raises Forbidden,
-    BadInput where it may not be asked; `ranked` where its answer is ordered by value, or cut by it."""
+    BadInput where it may not be asked; `ranked` where its answer is ordered by value, or cut by it, and `of_rows` where
+    it is single facts."""
     people = await people_of(actor)
-    people.require(filter=filter, group_by=group_by, ranked=ranked)
+    people.require(filter=filter, group_by=group_by, ranked=ranked, of_rows=of_rows)
     return people
 
 

@@ -53,10 +53,10 @@ async def checked(actor: Actor, question: RowsQuestion) -> dict[str, list[str | 
 
 async def require_people(actor: Actor, filter_: Mapping[str, Sequence[str | None]]) -> None:
     """Raises Forbidden where the rows would be those of people whom the actor may not see."""
-    asked = {name: [value for value in values if value] for name, values in filter_.items()}
-    if not actor.is_admin or not PEOPLE_DIMENSIONS & asked.keys():
+    if not actor.is_admin or not PEOPLE_DIMENSIONS & filter_.keys():
         return
-    people = await permitted(actor, filter=asked, group_by=())
+    people = await permitted(actor, filter=filter_, group_by=(), of_rows=True)
+    asked = {name: [value for value in values if value] for name, values in filter_.items()}
     if "team" in asked:
         # A row is one person's, whoever else is in the team.
         known = people.named()

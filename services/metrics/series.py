@@ -19,6 +19,7 @@ from core.errors import BadInput, Forbidden
 from core.permissions import Actor
 from services.metrics import engine
 from services.metrics.calendar import BUCKETS
+from services.metrics.contributors import of_days
 from services.metrics.definitions import Metric
 from services.metrics.engine import REST, MetricRows, MetricScope, scope_of
 from services.metrics.freshness import known_lately
@@ -179,7 +180,7 @@ class _Reader:
         """The reader of a question, once it is known whom it may show."""
         people = None
         if PEOPLE_DIMENSIONS & {*asked.filter, *asked.group_by}:
-            people = await permitted(actor, filter=_texts(asked.filter), group_by=asked.group_by, ranked=ranked)
+            people = await permitted(actor, filter=asked.filter, group_by=asked.group_by, ranked=ranked)
         reader = cls(asked, scope_of(actor), people)
         if people is not None:
             await reader._decide(people)
@@ -298,7 +299,11 @@ class _Reader:
         if people.depends_on_cells or "team" in {*asked.filter, *asked.group_by}:
             for range_ in ranges:
                 cells += await self._contributors(range_)
-        self._named, self._teams = people.named(cells), people.shown_teams(cells)
+        days: list[Set[UUID]] = []
+        if people.depends_on_cells:
+            for range_ in ranges:
+                days += await of_days(self.scope, asked.metric.name, range_.start, range_.end)
+        self._named, self._teams = people.named([*cells, *days]), people.shown_teams(cells)
         if not {UUID(value) for value in _texts(asked.filter).get("user", ())} <= self._named:
             raise Forbidden("You may not see the figures of somebody in this filter.", field="filter")
         if not {UUID(value) for value in _texts(asked.filter).get("team", ())} <= self._teams:

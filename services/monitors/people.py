@@ -14,6 +14,7 @@ from models.base import Query
 from models.costs import Budget, BudgetSubject
 from models.monitors import MonitorRow
 from services.identity.actors import active_actor
+from services.metrics.contributors import of_days
 from services.metrics.engine import read, scope_of
 from services.metrics.people import PEOPLE_DIMENSIONS, permitted
 
@@ -71,7 +72,11 @@ async def shown_to(owner: Actor, monitor: MonitorRow, ranges: Sequence[Range]) -
         # Of their own facts alone, whatever the team.
         return Shown({str(id_) for id_ in people.own} if group_by == "user" else None)
     cells = [cell for range_ in ranges for cell in await _contributors(owner, monitor, range_)]
-    named, teams = people.named(cells), people.shown_teams(cells)
+    days: list[Set[UUID]] = []
+    if people.depends_on_cells:
+        for start, end in ranges:
+            days += await of_days(scope_of(owner), monitor["metric"], start, end)
+    named, teams = people.named([*cells, *days]), people.shown_teams(cells)
     if not {UUID(value) for value in filters.get("user", ()) if value} <= named:
         raise Forbidden("You may not see the figures of somebody in this filter any more.")
     if not {UUID(value) for value in filters.get("team", ()) if value} <= teams:

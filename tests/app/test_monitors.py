@@ -235,6 +235,13 @@ async def test_what_tells_people_apart_is_told_to_its_owner_and_admins_only(plac
     other = [{"dimension": "user", "values": [place.id_of(Role.OWNER)]}]
     refused = await member.refused(CREATE, input={"name": "Spy", "filter": other} | given | {"groupBy": None})
     assert refused.codes == ["FORBIDDEN"]
+    # Nobody's facts are not somebody's; those who are in no team may be one person.
+    for each in (client, member):
+        nobody = [{"dimension": "user", "values": [None]}]
+        await create(each, filter=nobody)
+    none = [{"dimension": "team", "values": [None]}]
+    refused = await client.refused(CREATE, input={"name": "Spy", "filter": none} | given | {"groupBy": None})
+    assert refused.codes == ["BAD_INPUT"]
 
 
 async def test_changes_keep_what_is_left_out_and_null_takes_away(place: Place) -> None:

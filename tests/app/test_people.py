@@ -159,6 +159,14 @@ async def test_admins_see_people_where_the_policy_says_so_except_those_who_opted
     listed = {user["name"]: user["figures"]["toolCalls"] for user in report["users"]["nodes"]}
     assert {name for name in listed if name.startswith("Person")} == set(named)
     assert list(listed) == sorted(listed)
+    # What two answers leave of each other is nobody's: by another dimension nobody else is named at all.
+    for more in ({"filter": {"tool": ["read"]}}, {"group_by": ["user", "tool"]}):
+        answer = {"group_by": ["user"]} | more
+        assert (await refused(admin, **answer))["code"] == "FORBIDDEN"
+    shown = {"user": [id_of(next(user for user in people if user["name"] in named))], "tool": ["read"]}
+    assert "opted out" in (await refused(admin, filter=shown))["message"]
+    own = {"user": [id_of(place.house.users[Role.ADMIN])], "tool": ["read"]}
+    assert (await series(admin, "tools.calls", **RANGE, filter=own))["groups"][0]["total"] == 0
     # To themself they are named as before, and when they have it so, to admins again.
     assert [user["name"] for user in (await users_of(shy))["users"]["nodes"]] == ["Person 11"]
     await shy(CONSENT, named=True)
@@ -231,7 +239,7 @@ async def test_a_team_is_not_shown_by_days_on_which_few_of_it_worked(place: Plac
 
 async def test_figures_of_people_and_teams_are_those_of_their_facts(place: Place) -> None:
     team = await place.people(5, team="Team")
-    await place.people(1, name="Loose")  # with the four of the house they are enough not to be given away
+    await place.people(2, name="Loose")  # with the house but for who asks they are enough not to be given away
     ids: list[UUID] = [user["id"] for user in team]
     when = at("2026-03-03T10:00:00")
     for day in range(3):
@@ -329,3 +337,38 @@ async def test_the_policy_is_for_admins_is_checked_and_is_audited(place: Place) 
     await work(place, [*team, *await place.people(3, name="Loose")])
     answer = await series(admin, "tools.calls", **RANGE, group_by=["team"], bucket="WEEK")
     assert by_label(answer, "name")["Three"]["total"] == 3
+
+
+async def test_who_worked_alone_on_a_day_is_in_no_difference_of_days(place: Place) -> None:
+    people = await place.people(14)
+    await work(place, people)
+    await work(place, people[:7], day=4)
+    admin, shy = await place.client(Role.ADMIN), await place.client_of(people[0])
+    await allow(admin, individuals="ADMINS")
+    await shy(CONSENT, named=False)
+
+    async def named(start: int, end: int) -> set[str]:
+        days = {"start": f"2026-03-{start:02}T00:00:00Z", "end": f"2026-03-{end:02}T00:00:00Z", "bucket": "WEEK"}
+        return set(by_label(await series(admin, "tools.calls", **days, group_by=["user"], top=None), "name"))
+
+    fourth, both = await named(4, 5), await named(3, 5)
+    workers = {user["name"] for user in people[:7]}
+    # Of the fourth at least five people's figures are one sum: who is hidden on it is so in whatever has it in it.
+    assert len(workers - fourth) >= 5
+    assert not both & (workers - fourth)
+
+
+async def test_whoever_asks_is_not_counted_and_those_in_no_team_are_not_told_apart(place: Place) -> None:
+    admin, team = place.house.users[Role.ADMIN], await place.people(4)
+    await place.people(9, name="Loose")
+    id_ = await place.team("Five", [admin["id"], *(user["id"] for user in team)])
+    await work(place, [admin, *team])
+    loose = await db.fetch("SELECT * FROM users WHERE name LIKE 'Loose%'", row=UserRow)
+    await work(place, loose)
+    for role, totals in ((Role.ADMIN, []), (Role.OWNER, [5])):
+        seen = await series(await place.client(role), "tools.calls", **RANGE, group_by=["team"], bucket="WEEK")
+        assert [group["total"] for group in seen["groups"]] == totals
+    asker = await place.client(Role.ADMIN)
+    assert (await refused(asker, filter={"team": [encode("team", id_)]}))["code"] == "FORBIDDEN"
+    assert (await refused(asker, filter={"team": [None]}))["code"] == "BAD_INPUT"
+    assert (await series(asker, "tools.calls", **RANGE, filter={"user": [None]}))["groups"][0]["total"] == 0
