@@ -236,8 +236,17 @@ async def test_teams_count_each_person_once_and_only_crowds_are_shown(home: Hous
                 teams[name],
                 home.user_id(role),
             )
+    another = await db.fetchval(
+        "WITH another AS (INSERT INTO users (id, organization_id, kind, name, role, created_at) "
+        "VALUES (gen_random_uuid(), $1, 'HUMAN', 'Another', 'MEMBER', now()) RETURNING id) "
+        "INSERT INTO team_members (id, team_id, user_id, created_at) "
+        "SELECT gen_random_uuid(), $2, id, now() FROM another RETURNING user_id",
+        home.organization_id,
+        teams["Red"],
+    )
     await home.facts(
         {"input_tokens": 1_000},
+        {"input_tokens": 50_000, "user_id": another},
         {"input_tokens": 200, "user_id": home.user_id(Role.ADMIN)},
         {"input_tokens": 30, "user_id": home.user_id(Role.VIEWER)},
         {"input_tokens": 4, "user_id": home.user_id(Role.OWNER)},
@@ -245,15 +254,16 @@ async def test_teams_count_each_person_once_and_only_crowds_are_shown(home: Hous
     )
     await home.admin(POLICY, input={"floor": 2})
     found = await costs(home.admin, by=["TEAM"])
-    # Of Blue only one person counts, who is with those without a team; of Green nobody does.
+    # Of Blue only one person counts, who is with those without a team; of Green nobody does. Of Red there are
+    # two beside the admin who asks.
     assert {(key["name"], key["hidden"]): group["inputTokens"] for key, group in keyed(found)} == {
-        ("Red", False): 1200,
+        ("Red", False): 51_200,
         (None, True): 34,
         (None, False): 500_000,
     }
-    assert found["total"]["inputTokens"] == 501_234
+    assert found["total"]["inputTokens"] == 551_234
     red, blue = (encode("team", teams[name]) for name in ("Red", "Blue"))
-    assert (await costs(home.admin, filter={"teamIds": [red]}))["total"]["inputTokens"] == 1200
+    assert (await costs(home.admin, filter={"teamIds": [red]}))["total"]["inputTokens"] == 51_200
     given = {"from": PAST.isoformat(), "to": LATER.isoformat(), "filter": {"teamIds": [blue]}}
     assert (await home.admin.refused(BREAKDOWN, **given)).codes == ["FORBIDDEN"]
     window = {"from": PAST.isoformat(), "to": LATER.isoformat()}
