@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -17,6 +18,8 @@ COLUMNS = {f"{fact}_facts": (*COMMON_COLUMNS, *own) for fact, own in FACTS.items
 _MAY_BE_NEGATIVE = frozenset({"value"})
 _LARGEST = {"requests": 2**31 - 1, "characters": 2**31 - 1}
 _LARGEST_BIGINT = 2**63 - 1
+_PIECE = 200
+"""Rows after which others have their turn."""
 
 
 async def store(tx: db.Transaction, facts: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, int]:
@@ -28,9 +31,13 @@ async def store(tx: db.Transaction, facts: Mapping[str, Sequence[Mapping[str, An
     """
     stored = {}
     for (table, rows), since in zip(facts.items(), await dropped_before(tx, facts), strict=True):
-        columns = COLUMNS[table]
-        fitting = [row for row in rows if row["at"] >= since and _are_numbers(row)]
-        stored[table] = await _add(tx, table, [tuple(_value(row.get(name)) for name in columns) for row in fitting])
+        columns, fitting = COLUMNS[table], []
+        for place, row in enumerate(rows, 1):
+            if row["at"] >= since and _are_numbers(row):
+                fitting.append(tuple(_value(row.get(name)) for name in columns))
+            if place % _PIECE == 0:
+                await asyncio.sleep(0)
+        stored[table] = await _add(tx, table, fitting)
     return stored
 
 

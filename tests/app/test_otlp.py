@@ -350,7 +350,7 @@ async def test_prompts_are_not_kept_anywhere(door: Door) -> None:
 
 
 async def test_names_that_are_ids_do_not_become_names_without_end(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(labels, "MOST", 5)
+    monkeypatch.setattr(labels, "MOST", 10)  # and 5 of one service
     call = {"gen_ai.operation.name": "execute_tool"}
     for batch in range(3):
         body = spans(*({**call, "gen_ai.tool.name": f"call-{batch}-{number}"} for number in range(4)))
@@ -360,10 +360,13 @@ async def test_names_that_are_ids_do_not_become_names_without_end(door: Door, mo
     assert len(set(tools)) == 6
     assert tools.count("(other)") == 7
     named = {**CHAT, "gen_ai.request.model": "one"}
-    await door.post("traces", spans({**call, "gen_ai.tool.name": "late"}, named, service="another"))
+    theirs = ["a", "b", "c", "d", "e", "late"]
+    await door.post("traces", spans(*({**call, "gen_ai.tool.name": tool} for tool in theirs), named, service="another"))
+    tools = [row["tool"] for row in await door.rows("tool_facts") if row["service"] == "another"]
+    assert sorted(tools) == ["(other)", *theirs[:5]], "one that makes up names leaves room for others"
     body = await door.graph("{ labelDimensions { dimension names overflowed example limit since } }")
     [tool] = [found for found in body["labelDimensions"] if found["dimension"] == "tool"]
-    assert tool["names"] == 5
+    assert tool["names"] == 10
     assert tool["overflowed"] >= 8
     assert tool["example"]
 
@@ -399,6 +402,13 @@ async def test_names_that_are_ids_do_not_become_names_without_end(door: Door, mo
     assert body["all"]["mergedLabels"] == body["tokens"]["mergedLabels"] == []
     assert body["of"]["mergedLabels"] == [{"dimension": "tool", "label": "(other)", "facts": 8}]
     assert body["one"]["mergedLabels"] == [{"dimension": "tool", "label": "(other)", "facts": 1}]
+
+    # What nobody brought for a month makes room.
+    await db.execute("UPDATE metric_labels SET seen_on = seen_on - 31 WHERE value LIKE 'call-0%'")
+    await door.post("traces", spans({**call, "gen_ai.tool.name": "new"}))
+    assert "new" in [row["tool"] for row in await door.rows("tool_facts")]
+    kept = await db.fetch("SELECT value FROM metric_labels WHERE dimension = 'tool' AND value LIKE 'call-%'")
+    assert len(kept) == 1
 
 
 async def test_services_beyond_the_most_are_counted_together_and_told(

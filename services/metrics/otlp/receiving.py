@@ -339,10 +339,16 @@ async def _differences(
             value, count = 0.0, 0
         came[series.stream, series.at] = (series.value - value, series.count - count)
         now[series.stream] = (series.at, series.value, series.count)
-    await tx.executemany(
-        "UPDATE telemetry_series SET at_ns = $4, value = $5, count = $6, seen_at = now() "
-        "WHERE organization_id = $1 AND series = $2 AND start_ns = $3",
-        [(actor.organization_id, *stream, *state) for stream, state in sorted(now.items())],
+    await tx.execute(
+        "UPDATE telemetry_series SET at_ns = now.at_ns, value = now.value, count = now.count, seen_at = now() "
+        "FROM unnest($2::bytea[], $3::bigint[], $4::bigint[], $5::float8[], $6::bigint[]) "
+        "AS now (series, start_ns, at_ns, value, count) WHERE organization_id = $1 "
+        "AND telemetry_series.series = now.series AND telemetry_series.start_ns = now.start_ns",
+        actor.organization_id,
+        *_columns(list(now)),
+        [at for at, _, _ in now.values()],
+        [value for _, value, _ in now.values()],
+        [count for _, _, count in now.values()],
     )
 
     def of(series: of_points.Series) -> tuple[float, int]:
