@@ -134,16 +134,16 @@ async def series(actor: Actor, question: Question) -> Series:
     if asked.previous is not None:
         previous = await reader.over(asked.previous, chosen=chosen)
     names = await Names.of(actor, asked.group_by, chosen)
-    filter_ = _conditions(asked)
     groups = [
         Group(
             [names.label(*each) for each in zip(asked.group_by, key, strict=True)],
-            _points(asked, current.values[key], _values_of(previous, asked.previous, key), now, filter_ + own),
+            _points(
+                asked, current.values[key], _values_of(previous, asked.previous, key), now, _conditions(asked, key)
+            ),
             _total(asked, current, key),
             _total(asked, previous, key) if previous else None,
         )
         for key in chosen
-        for own in [_of_key(asked, key)]
     ]
     rest = None
     if current.rest is not None:
@@ -433,15 +433,15 @@ def _texts(filter_: Mapping[str, Sequence[str | None]]) -> dict[str, list[str]]:
     return {name: [value for value in values if value is not None] for name, values in filter_.items()}
 
 
-def _conditions(asked: Checked) -> list[Condition]:
-    """The question's own filter and the metric's, as the graph has them."""
-    found = [
-        Condition(name, [to_graph(name, value) for value in values])
-        for name, values in asked.filter.items()
-        if name not in asked.group_by
-    ]
-    return found + [Condition(name, list(values)) for name, values in asked.metric.rows.items()]
-
-
-def _of_key(asked: Checked, key: Key) -> list[Condition]:
-    return [Condition(name, [to_graph(name, value)]) for name, value in zip(asked.group_by, key, strict=True)]
+def _conditions(asked: Checked, key: Key) -> list[Condition] | None:
+    """What all facts behind a group have: by the question's filter, the metric's own and its labels, as the graph has
+    them, each dimension once; None where no fact has all of it."""
+    found: dict[str, Sequence[str | None]] = {}
+    for conditions in (
+        {name: [to_graph(name, value)] for name, value in zip(asked.group_by, key, strict=True)},
+        {name: [to_graph(name, value) for value in values] for name, values in asked.filter.items()},
+        asked.metric.rows,
+    ):
+        for name, values in conditions.items():
+            found[name] = [value for value in found.get(name, values) if value in values]
+    return [Condition(*each) for each in found.items()] if all(found.values()) else None

@@ -77,8 +77,13 @@ async def test_totals_are_the_sums_of_buckets_and_ratios_and_percentiles_are_of_
 async def test_a_point_leads_to_the_rows_it_was_made_of(place: Place) -> None:
     await put_ten_days(place)
     admin = await place.client(Role.ADMIN)
-    for metric in ("tools.calls", "tools.failed"):
-        answer = await series(admin, metric, **TEN_DAYS, bucket="DAY", group_by=["tool"])
+    both = {"outcome": ["SUCCEEDED", "FAILED"]}
+    for metric, asked in (
+        ("tools.calls", {"group_by": ["tool"]}),
+        ("tools.failed", {"group_by": ["tool"], "filter": both}),
+        ("tools.failed", {"group_by": ["outcome"]}),
+    ):
+        answer = await series(admin, metric, **TEN_DAYS, bucket="DAY", **asked)
         for group in answer["groups"]:
             for point in group["points"]:
                 rows = (await admin(ROWS, **point["rows"], first=1))["metricRows"]
