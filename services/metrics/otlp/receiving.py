@@ -261,8 +261,9 @@ async def _store(
     }
     for name, service in services.items():
         # By the names that were sent, which may be put together below.
-        usage = [(_usage_id(actor.organization_id, row), row) for row in service.usage]
-        spent += elsewhere.entries(actor.organization_id, usage, prices, told=name in telling)
+        async for row in _in_pieces(service.usage):
+            usage = (_usage_id(actor.organization_id, row), row)
+            spent += elsewhere.entries(actor.organization_id, [usage], prices, told=name in telling)
         for table, rows in service.facts.rows.items():
             for row in rows:
                 row["organization_id"], row["source"] = actor.organization_id, "OTLP"
