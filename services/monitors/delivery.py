@@ -29,7 +29,11 @@ from services.work import Work, write
 
 logger = logging.getLogger(__name__)
 
-AT_ONCE = 8
+AT_ONCE = 16
+"""Alerts that one worker has in hand."""
+AT_ONCE_OF_CHANNEL = 2
+AT_ONCE_OF_ORGANIZATION = 8
+"""Of all workers together, so that somebody else's find room."""
 SEND_SECONDS = 30.0
 LEASE_SECONDS = 90
 REPEAT_SECONDS = 60.0
@@ -37,12 +41,20 @@ REPEAT_SECONDS = 60.0
 FAILURES_TO_DISABLE = 10
 FAILING_TO_DISABLE = timedelta(days=1)
 LONGEST_ERROR = 500
+_LOOK_SECONDS = 0.5
+"""How often it is looked for more while something is in hand."""
+_STOP_SECONDS = 5.0
 
+# Whose receivers are slow keeps neither other channels nor other organisations waiting: what is in hand of them counts.
 _CLAIM = f"""
-UPDATE alert_deliveries SET attempts = attempts + 1, claim = claim + 1,
-    claimed_until = now() + {LEASE_SECONDS} * interval '1 second'
-WHERE id IN (
-    SELECT mine.id FROM alert_deliveries AS mine JOIN alert_channels ON alert_channels.id = mine.channel_id
+WITH busy AS MATERIALIZED (
+    SELECT channel_id, organization_id FROM alert_deliveries
+    WHERE status IN ('PENDING', 'STANDING') AND claimed_until > now() AND claim > 0
+), due AS MATERIALIZED (
+    SELECT mine.id, mine.organization_id, mine.next_attempt_at,
+        row_number() OVER (PARTITION BY mine.channel_id ORDER BY mine.next_attempt_at, mine.id)
+            + (SELECT count(*) FROM busy WHERE busy.channel_id = mine.channel_id) AS of_channel
+    FROM alert_deliveries AS mine JOIN alert_channels ON alert_channels.id = mine.channel_id
     WHERE mine.status IN ('PENDING', 'STANDING') AND mine.next_attempt_at <= now()
         AND (mine.claimed_until IS NULL OR mine.claimed_until < now())
         AND alert_channels.status = 'ACTIVE' AND alert_channels.removed_at IS NULL
@@ -51,7 +63,18 @@ WHERE id IN (
             AND before.channel_id = mine.channel_id AND before.id < mine.id
             AND (before.status = 'PENDING' OR before.claimed_until > now())
         )
-    ORDER BY mine.next_attempt_at LIMIT $1 FOR UPDATE OF mine SKIP LOCKED
+), shares AS MATERIALIZED (
+    SELECT id, next_attempt_at, row_number() OVER (PARTITION BY organization_id ORDER BY next_attempt_at, id)
+        + (SELECT count(*) FROM busy WHERE busy.organization_id = due.organization_id) AS of_organization
+    FROM due WHERE of_channel <= {AT_ONCE_OF_CHANNEL}
+)
+UPDATE alert_deliveries SET attempts = attempts + 1, claim = claim + 1,
+    claimed_until = now() + {LEASE_SECONDS} * interval '1 second'
+WHERE id IN (
+    SELECT mine.id FROM alert_deliveries AS mine JOIN shares ON shares.id = mine.id
+    WHERE shares.of_organization <= {AT_ONCE_OF_ORGANIZATION} AND mine.status IN ('PENDING', 'STANDING')
+        AND (mine.claimed_until IS NULL OR mine.claimed_until < now())
+    ORDER BY shares.of_organization, shares.next_attempt_at LIMIT $1 FOR UPDATE OF mine SKIP LOCKED
 ) RETURNING *
 """
 _CLAIM_ONE = f"""
@@ -61,10 +84,34 @@ UPDATE alert_deliveries SET attempts = attempts + 1, claim = claim + 1,
 
 
 class AlertDeliverer(Loop):
-    """Runs in every worker."""
+    """Runs in every worker. What is in hand is not waited for before more is taken."""
 
     def __init__(self) -> None:
-        super().__init__("deliverer of alerts", deliver_alerts_once, woken_by=ALERTS)
+        super().__init__("deliverer of alerts", self._tick, woken_by=ALERTS)
+        self._in_hand: set[asyncio.Task[None]] = set()
+
+    async def stop(self) -> None:
+        """End when what is in hand is done, or after a few seconds: then its claims run out."""
+        await super().stop()
+        if self._in_hand:
+            await asyncio.wait(self._in_hand, timeout=_STOP_SECONDS)
+        left = list(self._in_hand)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+    async def _tick(self) -> int:
+        claimed = []
+        if len(self._in_hand) < AT_ONCE:
+            claimed = await _claim(AT_ONCE - len(self._in_hand))
+        for row in claimed:
+            task = asyncio.create_task(_deliver(row))
+            self._in_hand.add(task)
+            task.add_done_callback(self._in_hand.discard)
+        if not claimed and self._in_hand:
+            await asyncio.wait(self._in_hand, timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            return 1
+        return len(claimed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +125,13 @@ class Sent:
 
 async def deliver_alerts_once() -> int:
     """Send what is due, up to AT_ONCE; returns how many were in hand."""
-    claimed = await db.fetch(_CLAIM, AT_ONCE, row=Row)
+    claimed = await _claim(AT_ONCE)
     await asyncio.gather(*(_deliver(row) for row in claimed))
     return len(claimed)
+
+
+async def _claim(most: int) -> list[Row]:
+    return await db.fetch(_CLAIM, most, row=Row)
 
 
 async def send_now(delivery_id: UUID) -> None:

@@ -35,7 +35,7 @@ from services.monitors.channels import (
     send_again,
     update_channel,
 )
-from services.monitors.delivery import deliver_alerts_once
+from services.monitors.delivery import AT_ONCE_OF_ORGANIZATION, AlertDeliverer, deliver_alerts_once
 from services.monitors.trying import test_fire as fire_test
 from services.parts import install, parts
 from tests.conftest import environment_for, free_port, running
@@ -263,12 +263,40 @@ async def test_several_workers_send_each_alert_once_and_a_slow_one_is_not_sent_t
     await is_due()
     receiver.hold.clear()
     sending = [asyncio.create_task(deliver_alerts_once()) for _ in range(4)]
-    await wait_for(_true_when(lambda: len(receiver.posted) == 6))
-    assert await deliver_alerts_once() == 0
+    await wait_for(_true_when(lambda: len(receiver.posted) == 2))
+    assert await deliver_alerts_once() == 0, "so many of a channel are in hand at once"
     receiver.hold.set()
-    assert sum(await asyncio.gather(*sending)) == 6
+    assert sum(await asyncio.gather(*sending)) == 2
+    await deliver()
     assert len(receiver.posted) == 6
     assert [status for _, status in await statuses()] == ["SENT"] * 6
+
+
+async def test_slow_receivers_of_one_organisation_keep_nobody_waiting(house: House, receiver: AlertReceiver) -> None:
+    for number in range(6):
+        channel, _ = await webhook(house, f"{receiver.url}/{number}")
+        for which in "ABC":
+            await watch(house.actor(Role.MEMBER), name=which, window_seconds=60, channel_ids=[channel["id"]])
+    await calls(house, 6, NOON)
+    other = await a_house("Elsewhere")
+    while await at(NOON):
+        pass
+    await is_due()
+    receiver.hold.clear()
+    deliverer = AlertDeliverer()
+    deliverer.start()
+    try:
+        await wait_for(_true_when(lambda: len(receiver.posted) == AT_ONCE_OF_ORGANIZATION))
+        with AlertReceiver() as theirs:
+            await firing(other, (await webhook(other, theirs.url))[0])
+            await wait_for(_true_when(lambda: len(theirs.posted) == 1))
+            assert len(receiver.posted) == AT_ONCE_OF_ORGANIZATION
+        receiver.hold.set()
+        await wait_for(_true_when(lambda: len(receiver.posted) == 18))
+    finally:
+        receiver.hold.set()
+        await deliverer.stop()
+    assert {status for _, status in await statuses()} == {"SENT"}
 
 
 async def test_a_worker_that_was_killed_while_it_sent_leaves_its_alert_to_the_others(
