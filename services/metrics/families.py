@@ -120,13 +120,13 @@ class Family:
             line for line in (_SQL / f"{self.name}.sql").read_text().splitlines() if not line.startswith("--")
         )
 
-    def counted(self, facts: str, where: str, keys: Mapping[str, str]) -> str:
-        """The measures of the facts that fulfil a condition, by keys (name: SQL)."""
+    def counted(self, facts: str, where: str, keys: Mapping[str, str], grouped: str | None = None) -> str:
+        """The measures of the facts that fulfil a condition, by keys (name: SQL): by all of them, or as `grouped`."""
         return (
             self.statement.replace("/* keys */", ", ".join(f"{sql} AS {name}" for name, sql in keys.items()))
             .replace("/* facts */", facts)
             .replace("/* condition */", where)
-            .replace("/* grouped */", ", ".join(str(place + 1) for place in range(len(keys))))
+            .replace("/* grouped */", grouped or ", ".join(str(place + 1) for place in range(len(keys))))
         )
 
     @property

@@ -19,7 +19,7 @@ from typing import Any
 import asyncpg
 
 from core import db
-from services.metrics.families import FAMILIES, ROLLED, Dimensions, Family, Level
+from services.metrics.families import FAMILIES, ROLLED, Family, Level
 
 logger = logging.getLogger(__name__)
 
@@ -134,18 +134,29 @@ def _statement(facts: str, places: str) -> str:
 
 
 def _counted(family: Family, level: Level) -> str:
-    kept = ", ".join(
-        f"('{','.join(dimensions)}', {_labels(family, dimensions)})" for dimensions in family.sets_of(level)
-    )
-    keys = {"organization_id": "organization_id", "dimensions": "kept.dimensions", "at": bucket_of(level)}
-    keys["labels"] = "kept.labels"
+    """The measures of the batch by each of the family's sets of dimensions: each fact is read once, and what stands for
+    a set (its name, the labels) is made of what was counted."""
+    sets = family.sets_of(level)
+    names = [name for name in family.dimensions if any(name in dimensions for dimensions in sets)]
+    keys = {"organization_id": "organization_id", "at": bucket_of(level)}
     if family.histogram_of is not None:
         keys["bin"] = family.bin
-    return family.counted(f"batch CROSS JOIN LATERAL (VALUES {kept}) AS kept (dimensions, labels)", "true", keys)
-
-
-def _labels(family: Family, dimensions: Dimensions) -> str:
-    return f"ARRAY[{', '.join(family.dimensions[name].label for name in dimensions)}]::text[]"
+    always = range(1, len(keys) + 1)
+    place = {name: len(keys) + number for number, name in enumerate(names, 1)}
+    keys |= {f"d{place[name]}": family.dimensions[name].column for name in names}
+    columns = [family.dimensions[name].column for name in names]
+    keys["left_out"] = f"grouping({', '.join(columns)})" if names else "0"
+    grouped = ", ".join(f"({', '.join(map(str, [*always, *(place[name] for name in each)]))})" for each in sets)
+    counted = family.counted("batch", "true", keys, f"GROUPING SETS ({grouped})")
+    titles, labels = "", ""
+    for dimensions in sets:
+        left_out = sum(1 << (len(names) - 1 - number) for number, name in enumerate(names) if name not in dimensions)
+        titles += f" WHEN {left_out} THEN '{','.join(dimensions)}'"
+        labels += f" WHEN {left_out} THEN ARRAY[{', '.join(f'd{place[name]}::text' for name in dimensions)}]::text[]"
+    return (
+        f"SELECT organization_id, CASE left_out{titles} END AS dimensions, at, CASE left_out{labels} END AS labels, "
+        f"{'bin, ' if family.histogram_of is not None else ''}{', '.join(family.measures)} FROM ({counted}) AS counted"
+    )
 
 
 def _upsert(family: Family, level: Level) -> str:
