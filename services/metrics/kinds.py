@@ -187,7 +187,7 @@ AT_ONCE = "SET LOCAL plan_cache_mode = force_generic_plan; " + "; ".join(
 )
 """What a transaction begins with that reads the log: what an event refers to is looked up by its id, of sessions and
 runs that many events have in common once. The planner knows nothing of events that are newer than its statistics, and
-would plan these statements anew each time, for a tenth of what they take."""
+would plan these statements anew each time."""
 
 
 def _statement(*, new: bool) -> str:
@@ -206,4 +206,4 @@ were; no row where there are none. Parameters: the place after which to begin (t
 transaction to end before, how many events at most, since when, and for each of TABLES before when facts are refused."""
 
 STORE_NEXT_NEW = _statement(new=True)
-"""The same for facts of which none is there: raises UniqueViolationError where one is. Takes two thirds of the time."""
+"""The same for facts of which none is there: raises UniqueViolationError where one is. Takes less time."""
