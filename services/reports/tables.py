@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +13,7 @@ import orjson
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """What spreadsheets take for the beginning of a formula, full-width signs included."""
+_QUOTED = '"{}"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,7 @@ async def as_csv(table: Table, written: Written) -> AsyncIterator[bytes]:
     yield _lines([table.columns])
     async for batch in table.batches:
         written.rows += len(batch)
-        yield _lines([[_cell(value) for value in row] for row in batch])
+        yield _lines(batch)
 
 
 async def as_json(table: Table, written: Written) -> AsyncIterator[bytes]:
@@ -82,16 +81,20 @@ async def _nothing() -> AsyncIterator[bytes]:
 
 
 def _lines(rows: Sequence[Sequence[Any]]) -> bytes:
-    text = io.StringIO()
-    # All in quotes: in countries where a semicolon separates, a part of a text would be a cell of its own.
-    csv.writer(text, lineterminator="\r\n", quoting=csv.QUOTE_ALL).writerows(rows)
-    return text.getvalue().encode()
+    return "".join([f"{','.join(map(_cell, row))}\r\n" for row in rows]).encode()
 
 
-def _cell(value: Any) -> Any:
-    if isinstance(value, str):
-        return f"'{value}" if value.startswith(_FORMULA) or value.lstrip().startswith(_FORMULA) else value
-    return _value(value)
+def _cell(value: Any) -> str:
+    """Text is in quotes, whatever is in it: in countries where a semicolon separates, a part of it would be a cell of
+    its own. What is nothing is not, and so it is told from empty text."""
+    match value:
+        case None:
+            return ""
+        case str():
+            is_formula = value.startswith(_FORMULA) or value.lstrip().startswith(_FORMULA)
+            return _QUOTED.format(("'" if is_formula else "") + value.replace('"', '""'))
+        case _:
+            return str(_value(value))
 
 
 def _value(value: Any) -> Any:

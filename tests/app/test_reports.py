@@ -373,8 +373,8 @@ async def test_a_zone_that_is_not_known_here_stops_its_own_reports_alone(place: 
 
 @pytest.mark.parametrize("text", ["=1+1", "\n=1+1", "  =1+1", "\uff1d1+1", "@x", "-1"])
 def test_text_is_no_formula_to_a_spreadsheet(text: str) -> None:
-    assert tables._cell(text) == f"'{text}"
-    assert tables._lines([["x;=1+1", None]]) == b'"x;=1+1",""\r\n'
+    assert tables._cell(text) == f'"\'{text}"'
+    assert tables._lines([["x;=1+1", None, 1, Decimal("1.50"), 'a"b']]) == b'"x;=1+1",,1,1.5,"a""b"\r\n'
 
 
 @pytest.mark.parametrize(
