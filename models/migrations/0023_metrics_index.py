@@ -6,7 +6,7 @@ Outside of a transaction: where it is broken off, it begins again at the next st
 from tortoise import migrations
 from tortoise.migrations import operations as ops
 
-# As services/metrics/ingest.py has it.
+# As services/metrics/kinds.py has it.
 FACTUAL = (
     "(type IN ('TOOL_CALL_RESULT', 'TEXT_MESSAGE_END', 'RUN_FINISHED', 'RUN_ERROR') OR name IN ("
     "'quarterdeck.message.sent', 'quarterdeck.session.created', 'quarterdeck.session.forked', "
