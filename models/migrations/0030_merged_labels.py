@@ -35,5 +35,5 @@ BACKWARD = [
 
 
 class Migration(migrations.Migration):
-    dependencies = [("models", "0031_spend_sums")]
+    dependencies = [("models", "0029_spend_sums")]
     operations = [ops.RunSQL(FORWARD, BACKWARD)]

@@ -34,5 +34,5 @@ BACKWARD = [
 
 
 class Migration(migrations.Migration):
-    dependencies = [("models", "0033_monitor_scopes")]
+    dependencies = [("models", "0031_monitor_scopes")]
     operations = [ops.RunSQL(FORWARD, BACKWARD)]

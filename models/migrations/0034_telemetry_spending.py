@@ -20,5 +20,5 @@ BACKWARD = [
 
 
 class Migration(migrations.Migration):
-    dependencies = [("models", "0034_times_of_facts")]
+    dependencies = [("models", "0033_times_of_facts")]
     operations = [ops.RunSQL(FORWARD, BACKWARD)]
