@@ -20,6 +20,8 @@ _LARGEST = {"requests": 2**31 - 1, "characters": 2**31 - 1}
 _LARGEST_BIGINT = 2**63 - 1
 _PIECE = 200
 """Rows after which others have their turn."""
+_MOST_COPIED = 1000
+"""At a stretch, for the same reason."""
 
 
 async def store(tx: db.Transaction, facts: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, int]:
@@ -75,7 +77,8 @@ async def _add(tx: db.Transaction, table: str, rows: Sequence[Sequence[Any]]) ->
         f"CREATE TEMPORARY TABLE IF NOT EXISTS {table}_new (LIKE {table} INCLUDING DEFAULTS) ON COMMIT DROP"
     )
     await tx.execute(f"DELETE FROM {table}_new")
-    await tx.copy(f"{table}_new", COLUMNS[table], rows)
+    for start in range(0, len(rows), _MOST_COPIED):
+        await tx.copy(f"{table}_new", COLUMNS[table], rows[start : start + _MOST_COPIED])
     return await tx.fetchval(_ADD[table])  # type: ignore[no-any-return]
 
 
