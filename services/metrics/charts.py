@@ -18,7 +18,7 @@ from enum import StrEnum
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from services.metrics.series import Group, Point, Series
+from services.metrics.series import Condition, Group, Series
 
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 OTHERS = "Others"
@@ -203,7 +203,6 @@ def _scale_of(series: Series) -> dict[str, Any]:
 
 def _meta(series: Series, groups: Sequence[tuple[str, Group]]) -> dict[str, Any]:
     points = groups[0][1].points if groups else ()
-    filter_ = _filter(points)
     edges = [point.at for point in points] + [point.end for point in points[-1:]]
     return {
         "metric": series.metric.name,
@@ -212,17 +211,19 @@ def _meta(series: Series, groups: Sequence[tuple[str, Group]]) -> dict[str, Any]
         "fact": series.metric.fact,
         "timezone": series.timezone,
         "edges": [edge.astimezone(UTC).isoformat().replace("+00:00", "Z") for edge in edges],
-        # What a group adds to it comes last.
-        "filter": None if filter_ is None else filter_[: len(filter_) - len(series.group_by)],
-        "groups": [{"name": name, "total": group.total, "filter": _filter(group.points)} for name, group in groups],
+        "filter": _filter(series.filter),
+        "groups": [
+            {"name": name, "total": group.total, "filter": _filter(group.points[0].filter if group.points else None)}
+            for name, group in groups
+        ],
     }
 
 
-def _filter(points: Sequence[Point]) -> list[dict[str, Any]] | None:
-    """What is common to the facts of a group's points, for `metricRows`."""
-    if not points or points[0].filter is None:
+def _filter(conditions: Sequence[Condition] | None) -> list[dict[str, Any]] | None:
+    """As `metricRows` takes it."""
+    if conditions is None:
         return None
-    return [{"dimension": each.dimension, "values": list(each.values)} for each in points[0].filter]
+    return [{"dimension": each.dimension, "values": list(each.values)} for each in conditions]
 
 
 def _named(series: Series) -> list[tuple[str, Group]]:

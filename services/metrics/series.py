@@ -108,6 +108,8 @@ class Series:
     """Up to when everything of our own sessions is counted; None where nothing has been yet."""
     merged: Sequence[Merged]
     """Dimensions of the question of which names were put together."""
+    filter: Sequence[Condition] | None
+    """What the facts of all groups, and of the rest, have; None where there can be none."""
 
 
 @dataclass(slots=True)
@@ -164,6 +166,7 @@ async def series(actor: Actor, question: Question) -> Series:
         current.omitted,
         known,
         await merged_in(reader.scope, asked),
+        _conditions(asked, None),
     )
 
 
@@ -433,12 +436,12 @@ def _texts(filter_: Mapping[str, Sequence[str | None]]) -> dict[str, list[str]]:
     return {name: [value for value in values if value is not None] for name, values in filter_.items()}
 
 
-def _conditions(asked: Checked, key: Key) -> list[Condition] | None:
-    """What all facts behind a group have: by the question's filter, the metric's own and its labels, as the graph has
-    them, each dimension once; None where no fact has all of it."""
+def _conditions(asked: Checked, key: Key | None) -> list[Condition] | None:
+    """What all facts behind a group, or behind all of them, have: by its labels, the question's filter and the metric's
+    own, as the graph has them, each dimension once; None where no fact has all of it."""
     found: dict[str, Sequence[str | None]] = {}
     for conditions in (
-        {name: [to_graph(name, value)] for name, value in zip(asked.group_by, key, strict=True)},
+        {} if key is None else {name: [to_graph(name, value)] for name, value in zip(asked.group_by, key, strict=True)},
         {name: [to_graph(name, value) for value in values] for name, values in asked.filter.items()},
         asked.metric.rows,
     ):

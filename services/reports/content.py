@@ -40,7 +40,7 @@ async def table_of(
     """The report as a table, made as it is read. Raises what the questions raise, and BadInput where facts that it
     would be made of have been dropped: a bill shall not look complete when it is not."""
     if kind is not ReportKind.METRICS:
-        await _check_kept("usage" if question.fact is None else question.fact, start)
+        await _check_kept(actor, "usage" if question.fact is None else question.fact, start)
     match kind:
         case ReportKind.METRICS:
             return _metrics_table(question, await metrics_of(actor, question, start, end, zone), start, end, zone)
@@ -53,11 +53,16 @@ async def table_of(
             return await _facts_table(actor, question, start, end)
 
 
-async def _check_kept(facts: str, start: datetime) -> None:
+async def _check_kept(actor: Actor, facts: str, start: datetime) -> None:
+    # Days are kept for longer: they tell whether the organisation had any of what has been dropped for all.
     dropped = await db.fetchval(
-        "SELECT dropped_before FROM metric_retention WHERE facts = $1 AND level = 'RAW' AND dropped_before > $2",
+        "SELECT dropped_before FROM metric_retention raw WHERE facts = $1 AND level = 'RAW' AND dropped_before > $2 "
+        "AND (EXISTS (SELECT FROM metric_retention WHERE facts = $1 AND level = 'DAY' AND dropped_before > $2) "
+        f"OR EXISTS (SELECT FROM {facts}_days WHERE organization_id = $3 AND at < raw.dropped_before "
+        "AND at >= date_bin('1 day', $2, '2000-01-01T00:00:00Z')))",
         facts,
         start,
+        actor.organization_id,
     )
     if dropped is not None:
         raise BadInput(

