@@ -440,6 +440,23 @@ async def test_series_that_count_from_a_start_are_bounded(door: Door, monkeypatc
     assert len(await door.rows("resource_facts")) == 3
 
 
+async def test_a_series_that_is_sent_again_does_not_make_room_for_others(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receiving, "MOST_SERIES", 1)
+    for days in (2, 31):
+        started, again = NOW + days, NOW + days + 40
+        name, user = "claude_code.commit.count", f"{days}"
+        await door.post("metrics", total(name, 100, NOW + 50, start=started, user=user))
+        await db.execute("UPDATE telemetry_series SET seen_at = now() - $1 * interval '1 day'", days)
+        # What goes on, and what has begun again since, in one request.
+        goes_on = total(name, 101, NOW + 60, start=started, user=user)
+        await door.post("metrics", goes_on + total(name, 7, NOW + 60, start=again, user=user))
+        assert sum(row["value"] for row in await door.rows("resource_facts")) == 101
+        await db.execute("DELETE FROM telemetry_series")
+        await db.execute("DELETE FROM resource_facts")
+
+
 async def test_sql_in_names_is_text(door: Door) -> None:
     name = "'; DROP TABLE tool_facts; -- \0"
     await door.post("traces", spans({"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": name}, service=name))

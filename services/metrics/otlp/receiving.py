@@ -371,9 +371,11 @@ async def _make_room(tx: db.Transaction, organization_id: UUID, streams: Sequenc
     """A row for each stream for which there is room.
 
     One that nobody has sent for a month makes room; where there is still none, also one that nobody has sent for a day
-    and that has begun again since.
+    and that has begun again since. Not one of these: it would come back with nothing known of it, and all that it has
+    counted since its start would count again.
     """
     given = _columns(streams)
+    others = "(series, start_ns) NOT IN (SELECT * FROM unnest($2::bytea[], $3::bigint[]))"
     missing = len(streams) - await tx.fetchval(
         "SELECT count(*) FROM telemetry_series WHERE organization_id = $1 "
         "AND (series, start_ns) IN (SELECT * FROM unnest($2::bytea[], $3::bigint[]))",
@@ -383,14 +385,17 @@ async def _make_room(tx: db.Transaction, organization_id: UUID, streams: Sequenc
     if not missing:
         return
     await tx.execute(
-        "DELETE FROM telemetry_series WHERE organization_id = $1 AND seen_at < now() - interval '30 days'",
+        "DELETE FROM telemetry_series WHERE organization_id = $1 AND seen_at < now() - interval '30 days' "
+        f"AND {others}",
         organization_id,
+        *given,
     )
     there = await tx.fetchval("SELECT count(*) FROM telemetry_series WHERE organization_id = $1", organization_id)
     if there + missing > MOST_SERIES:
         await tx.execute(
             "DELETE FROM telemetry_series old WHERE organization_id = $1 AND seen_at < now() - interval '1 day' "
-            "AND EXISTS (SELECT FROM (SELECT series, start_ns FROM telemetry_series WHERE organization_id = $1 "
+            f"AND {others} AND EXISTS (SELECT FROM "
+            "(SELECT series, start_ns FROM telemetry_series WHERE organization_id = $1 "
             "UNION ALL SELECT * FROM unnest($2::bytea[], $3::bigint[])) AS later (series, start_ns) "
             "WHERE later.series = old.series AND later.start_ns > old.start_ns)",
             organization_id,
