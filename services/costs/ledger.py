@@ -17,12 +17,15 @@ from core import db
 from integrations.agents.base import Usage
 from models.sessions import RunRow, SessionRow
 from services.costs.prices import Tokens, price_of
-from services.costs.windows import NOBODY
+from services.costs.windows import MOST_TOKENS, NOBODY
 from services.work import Work
 
 SHARDS = 4
 """Rows that a sum of an organisation or a template is spread over: runs that end at once seldom wait for each other.
 Those of a user have one: they are added up for all of a team."""
+
+_MOST_USD, _MOST_USD_TOGETHER = 10**12, 10**20
+"""Of an entry, and of a sum: telemetry and prices say any numbers, and what they come to has to fit."""
 
 KEPT_DAYS = 400
 """Longer than any budget's window."""
@@ -109,14 +112,16 @@ async def prune_spending() -> int:
 _ENTER = f"""
 WITH entered AS (
     INSERT INTO spend_entries (usage_id, part, organization_id, user_id, template_id, at, cost_usd, tokens)
-    SELECT * FROM unnest($1::uuid[], $2::int[], $3::uuid[], $4::uuid[], $5::uuid[], $6::timestamptz[], $7::numeric[],
+    SELECT usage_id, part, organization_id, user_id, template_id, at,
+        CASE WHEN cost_usd > {_MOST_USD} THEN {_MOST_USD} ELSE cost_usd END, tokens
+    FROM unnest($1::uuid[], $2::int[], $3::uuid[], $4::uuid[], $5::uuid[], $6::timestamptz[], $7::numeric[],
         $8::bigint[]) AS given (usage_id, part, organization_id, user_id, template_id, at, cost_usd, tokens)
     ORDER BY usage_id, part
     ON CONFLICT DO NOTHING RETURNING *
 ), added AS (
     INSERT INTO spend_sums (spender_id, unit, at, shard, cost_usd, tokens, unpriced)
     SELECT spenders.id, units.unit, date_bin(units.length, at, '2000-01-01T00:00:00Z') AS begins, spenders.shard,
-        coalesce(sum(cost_usd), 0), sum(tokens), count(*) FILTER (WHERE cost_usd IS NULL)
+        coalesce(sum(cost_usd), 0), least(sum(tokens), {MOST_TOKENS}), count(*) FILTER (WHERE cost_usd IS NULL)
     FROM entered
     CROSS JOIN LATERAL
         (VALUES (organization_id, $9::int), (user_id, 0), (template_id, $9)) AS spenders (id, shard)
@@ -125,7 +130,8 @@ WITH entered AS (
     GROUP BY spenders.id, units.unit, begins, spenders.shard
     ORDER BY spenders.id, units.unit, begins, spenders.shard
     ON CONFLICT (spender_id, unit, at, shard) DO UPDATE SET
-        cost_usd = spend_sums.cost_usd + excluded.cost_usd, tokens = spend_sums.tokens + excluded.tokens,
+        cost_usd = least(spend_sums.cost_usd + excluded.cost_usd, {_MOST_USD_TOGETHER}),
+        tokens = least(spend_sums.tokens::numeric + excluded.tokens, {MOST_TOKENS}),
         unpriced = spend_sums.unpriced + excluded.unpriced
 )
 SELECT count(*)::int FROM entered

@@ -23,6 +23,10 @@ FOR_EVER = datetime(9999, 1, 1, tzinfo=UTC)
 """The end of a window that has none: what happens in another process, whose clock may be ahead, counts too."""
 
 
+MOST_TOKENS = 2**63 - 1
+"""More are no number that anybody reads: a sum stops there."""
+
+
 class Unit(IntEnum):
     """What spending is added up by, in UTC. A MOMENT is that of a single entry."""
 
@@ -133,7 +137,8 @@ async def gone_with(fetch: Fetch, wanted: Sequence[Excess]) -> list[datetime | N
             usd, tokens, _ = was[number]
             looking[number] = (
                 None if usd is None else usd - row["usd_before"],
-                None if tokens is None else tokens - row["tokens_before"],
+                # Below nothing it does not matter by how much.
+                None if tokens is None else max(tokens - row["tokens_before"], -1),
                 [Piece(Unit(unit - 1), at, at + LENGTHS[unit])],
             )
     return found
@@ -179,7 +184,8 @@ _SPENT = " UNION ALL ".join(
     ]
 )
 _SUMS = f"""
-SELECT part.number, coalesce(sum(sums.usd), 0) AS usd, coalesce(sum(sums.tokens), 0)::bigint AS tokens,
+SELECT part.number, coalesce(sum(sums.usd), 0) AS usd,
+    least(coalesce(sum(sums.tokens), 0), {MOST_TOKENS})::bigint AS tokens,
     coalesce(sum(sums.unpriced), 0)::int AS unpriced
 FROM {_PARTS} CROSS JOIN LATERAL (
     SELECT sum(usd) AS usd, sum(tokens) AS tokens, sum(unpriced) AS unpriced FROM ({_SPENT}) AS spent
@@ -187,7 +193,7 @@ FROM {_PARTS} CROSS JOIN LATERAL (
 """
 _FIRST = f"""
 SELECT DISTINCT ON (number) number, unit, at, usd_up_to - usd AS usd_before,
-    (tokens_up_to - tokens)::bigint AS tokens_before
+    least(tokens_up_to - tokens, {MOST_TOKENS})::bigint AS tokens_before
 FROM (
     SELECT number, unit, at, usd, tokens, sum(usd) OVER past AS usd_up_to, sum(tokens) OVER past AS tokens_up_to
     FROM {_PARTS} CROSS JOIN LATERAL (

@@ -172,6 +172,17 @@ async def test_when_enough_has_left_is_told_to_the_entry(database: Program) -> N
     assert len(set(expected)) > 10
 
 
+async def test_absurd_numbers_fit_and_are_cut_off(database: Program) -> None:
+    organization, most = new_id(), 2**63 - 1
+    for _ in range(2):
+        assert await into_the_ledger(*(entry(organization, usd="1e15", tokens=most) for _ in range(3))) == 3
+    await into_the_ledger(entry(organization, NOON - timedelta(days=1), usd=None, tokens=most))
+    window = Window(Spender.ORGANIZATION, [organization], NOON - timedelta(days=3, minutes=5))
+    assert await spent_in(db.fetch, [window]) == [Spent(Decimal(6 * 10**12), most, 1)]
+    wanted = [Excess(window, Decimal(1), None), Excess(window, Decimal(1), 5), Excess(window, None, 5)]
+    assert await gone_with(db.fetch, wanted) == [NOON, NOON, NOON - timedelta(days=1)]
+
+
 async def test_nothing_is_lost_and_nobody_stuck_where_many_write_at_once(database: Program) -> None:
     people, organizations = random.Random(3), [new_id(), new_id()]
     at = [NOON + timedelta(minutes=people.randrange(120)) for _ in range(300)]
