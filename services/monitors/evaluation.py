@@ -91,7 +91,8 @@ class Outcome:
     error: str | None
     duration_ms: int
     forbidden: bool = False
-    """Whether it may not be looked at any more, as after a change of the organisation's policy."""
+    """Whether it may not be looked at any more, as after a change of the organisation's policy: not where too few
+    people are behind the figures of this window."""
 
 
 async def evaluate_due(now: datetime | None = None, ready: datetime | None = None) -> int:

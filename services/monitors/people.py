@@ -28,6 +28,9 @@ HIDDEN = (
 Range = tuple[datetime, datetime]
 
 
+TOO_FEW = "Too few people are behind the figure in this window: it is not shown."
+
+
 @dataclass(frozen=True, slots=True)
 class Shown:
     """The labels that may be shown; None for all of them."""
@@ -35,10 +38,18 @@ class Shown:
     labels: Set[str] | None = None
     explanation: str | None = None
     """What to say of those that are not."""
+    at_all: Set[str] | None = None
+    """The labels that may be watched, whoever is behind the figures of one window; None for all of them."""
+    nothing: bool = False
+    """Whether nothing of what the filter names is shown in this window."""
 
     def may_show(self, label: str | None) -> bool:
-        """Whether a group may be one of the monitor's."""
-        return self.labels is None or label in self.labels
+        """Whether a group's figures may be looked at in this window."""
+        return not self.nothing and (self.labels is None or label in self.labels)
+
+    def may_watch(self, label: str | None) -> bool:
+        """Whether a group may be one of the monitor's, if not in this window then in another."""
+        return self.at_all is None or label in self.at_all
 
 
 def is_about_people(filters: Collection[str], group_by: str | None) -> bool:
@@ -63,29 +74,36 @@ async def owner_of(monitor: MonitorRow) -> Actor | str:
 
 async def shown_to(owner: Actor, monitor: MonitorRow, ranges: Sequence[Range]) -> Shown:
     """What the owner may be shown of the monitor's groups, of figures over these times. Raises Forbidden, BadInput
-    where they may not ask at all."""
+    where they may not ask at all, whoever is behind the figures."""
     group_by, filters = monitor["group_by"], monitor["filters"]
     if not is_about_people(filters, group_by):
         return Shown()
     people = await permitted(owner, filter=filters, group_by=[] if group_by is None else [group_by])
     if not owner.is_admin:
         # Of their own facts alone, whatever the team.
-        return Shown({str(id_) for id_ in people.own} if group_by == "user" else None)
+        own = {str(id_) for id_ in people.own} if group_by == "user" else None
+        return Shown(own, at_all=own)
     cells = [cell for range_ in ranges for cell in await _contributors(owner, monitor, range_)]
     days: list[Set[UUID]] = []
     if people.depends_on_cells:
         for start, end in ranges:
             days += await of_days(scope_of(owner), monitor["metric"], start, end)
     named, teams = people.named([*cells, *days]), people.shown_teams(cells)
-    if not {UUID(value) for value in filters.get("user", ()) if value} <= named:
+    named_at_all, teams_at_all = named | people.named(), teams | people.shown_teams()
+    users_in_filter = {UUID(value) for value in filters.get("user", ()) if value}
+    teams_in_filter = {UUID(value) for value in filters.get("team", ()) if value}
+    if not users_in_filter <= named_at_all:
         raise Forbidden("You may not see the figures of somebody in this filter any more.")
-    if not {UUID(value) for value in filters.get("team", ()) if value} <= teams:
-        raise Forbidden("This team is not shown: too few people are behind the figure.")
+    if not teams_in_filter <= teams_at_all:
+        raise Forbidden("This team is not shown: too few people are in it, or it would give away a group of fewer.")
+    nothing = not (users_in_filter <= named and teams_in_filter <= teams)
     if group_by == "user":
-        return Shown({str(id_) for id_ in named}, None if len(named) == len(people.names) else HIDDEN)
+        told = None if len(named) == len(people.names) else HIDDEN
+        return Shown({str(id_) for id_ in named}, told, {str(id_) for id_ in named_at_all}, nothing)
     if group_by == "team":
-        return Shown({str(id_) for id_ in teams}, None if len(teams) == len(people.teams) else HIDDEN)
-    return Shown()
+        told = None if len(teams) == len(people.teams) else HIDDEN
+        return Shown({str(id_) for id_ in teams}, told, {str(id_) for id_ in teams_at_all}, nothing)
+    return Shown(nothing=nothing)
 
 
 async def seen_budget(fetchval: Callable[..., Awaitable[Any]], actor: Actor, budget_id: UUID) -> BudgetSubject | None:

@@ -30,7 +30,7 @@ from services.monitors.conditions import (
     duration,
     limit_of,
 )
-from services.monitors.people import Shown, seen_budget, shown_to
+from services.monitors.people import TOO_FEW, Shown, seen_budget, shown_to
 from services.monitors.states import Reading
 
 MOST_GROUPS = 100
@@ -75,11 +75,14 @@ def window_end(monitor: MonitorRow, at: datetime) -> datetime:
 
 async def readings(monitor: MonitorRow, owner: Actor, at: datetime, known: Mapping[str, str | None]) -> Seen:
     """What the monitor sees at an instant, as its owner may see it. `known` are the groups that it knows of (key:
-    label): those without a value are among the readings, as far as they may be shown. Raises what the metrics raise."""
+    label): those without a value are among the readings, and so are those that are not shown in this window, without
+    measure; not those that may not be watched any more. Raises what the metrics raise."""
     end = window_end(monitor, at)
     condition = condition_of(monitor)
     shown = await shown_to(owner, monitor, list(_ranges(monitor, end)))
-    source = _Source(monitor, owner, shown)
+    source = _Source(monitor, owner, shown, known)
+    if shown.nothing:
+        return Seen(source.withheld, 0, TOO_FEW)
     if source.grouped:
         known = {key: label for key, label in known.items() if shown.may_show(label)}
     match condition:
@@ -98,7 +101,7 @@ async def readings(monitor: MonitorRow, owner: Actor, at: datetime, known: Mappi
             return await _anomalies(source, condition, end, known)
         case BudgetBurn():
             return Seen([await _burn(condition, owner, end)])
-    return source.seen(all_, MOST_GROUPS, known)
+    return source.seen(all_, MOST_GROUPS)
 
 
 def _ranges(monitor: MonitorRow, end: datetime) -> Iterator[tuple[datetime, datetime]]:
@@ -122,13 +125,23 @@ def _back(condition: Change, window: timedelta) -> timedelta:
 class _Source:
     """Reads the monitor's metric."""
 
-    def __init__(self, monitor: MonitorRow, owner: Actor, shown: Shown) -> None:
-        self._monitor, self._shown = monitor, shown
+    def __init__(self, monitor: MonitorRow, owner: Actor, shown: Shown, known: Mapping[str, str | None]) -> None:
+        self._monitor, self._shown, self._known = monitor, shown, known
         self._scope = scope_of(owner)
         self.kind = METRICS[monitor["metric"]].kind
         self.window = timedelta(seconds=monitor["window_seconds"])
         self.grouped = monitor["group_by"] is not None
         self._group_by = (monitor["group_by"],) if self.grouped else ()
+
+    @property
+    def withheld(self) -> Sequence[Reading]:
+        """The known groups that are the monitor's, and not shown in this window: nobody knows how they stand."""
+        groups = self._known if self.grouped else {"": None}
+        return [
+            Reading(key, label, None, None, TOO_FEW)
+            for key, label in groups.items()
+            if not self._shown.may_show(label) and self._shown.may_watch(label)
+        ]
 
     @property
     def adds_up(self) -> bool:
@@ -195,16 +208,22 @@ class _Source:
         missing = {key: _Value(label, None, 0) for key, label in known.items() if key not in found}
         return {**found, **missing}
 
-    def seen(self, all_: Sequence[Reading], most: int, known: Mapping[str, str | None]) -> Seen:
+    def seen(self, shown: Sequence[Reading], most: int) -> Seen:
         """As many as a monitor has: those that it knows, and those nearest to the limit and beyond."""
         hidden = self._shown.explanation
+        all_ = [*shown, *self.withheld]
         if len(all_) <= most:
             return Seen(all_, 0, hidden)
         upwards = limit_of(condition_of(self._monitor), None).operator.upwards
 
         def order(reading: Reading) -> tuple[bool, bool, float, str]:
             measure = reading.measure if reading.measure is not None else 0.0
-            return (reading.key not in known, reading.measure is None, -measure if upwards else measure, reading.key)
+            return (
+                reading.key not in self._known,
+                reading.measure is None,
+                -measure if upwards else measure,
+                reading.key,
+            )
 
         left_out = len(all_) - most
         told = f"It has more than {most} groups: {left_out} are not looked at. Narrow it down by a filter."
@@ -273,7 +292,7 @@ async def _anomalies(source: _Source, condition: Anomaly, end: datetime, known: 
     }
     period = condition.season.days * DAY // int(window.total_seconds())
     first = source.seen(
-        [Reading(key, one.label, source.value_of(one), None) for key, one in now.items()], MOST_ANOMALY_GROUPS, known
+        [Reading(key, one.label, source.value_of(one), None) for key, one in now.items()], MOST_ANOMALY_GROUPS
     )
     found = []
     for reading in first.readings:

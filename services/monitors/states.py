@@ -81,7 +81,10 @@ def step(before: Group | None, reading: Reading, rules: Rules, at: datetime, *, 
     else:
         over = rules.limit.passed(reading.measure, already=firing)
     if unknown and rules.no_data is MonitorNoData.KEEP:
-        return Step(_moved(before, reading, MonitorState.FIRING if firing else MonitorState.NO_DATA, at))
+        if firing:
+            return Step(_moved(before, reading, MonitorState.FIRING, at))
+        pending = None if after_gap else _still_pending(before, rules, at)
+        return Step(_moved(before, reading, MonitorState.NO_DATA, at, pending))
     if over:
         if firing:
             return Step(_moved(before, reading, MonitorState.FIRING, at))
@@ -104,6 +107,13 @@ def _pending_since(before: Group | None, at: datetime, after_gap: bool) -> datet
     since = before.pending_since if before is not None else None
     # A time that is still to come is of a clock that was set back.
     return at if since is None or since > at or after_gap else since
+
+
+def _still_pending(before: Group | None, rules: Rules, at: datetime) -> datetime | None:
+    """Since when it is pending where there is no data now: for as long as it must hold, and no longer."""
+    if before is None or (before.state is MonitorState.NO_DATA and at - before.since >= rules.hold):
+        return None
+    return before.pending_since
 
 
 _SAME = object()

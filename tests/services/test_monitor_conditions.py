@@ -175,6 +175,14 @@ def test_it_fires_once_it_has_held_for_long_enough() -> None:
     assert states(steps) == ["PENDING", "PENDING", "OK", "PENDING", "PENDING", "FIRING"], "it begins anew"
 
 
+def test_what_is_pending_outlasts_a_lack_of_data_for_as_long_as_it_must_hold() -> None:
+    given = rules(hold=2 * MINUTE)
+    assert states(follow([11, None, 11], given)) == ["PENDING", "NO_DATA", "FIRING"]
+    assert states(follow([11, None, None, None, 11], given)) == ["PENDING", "NO_DATA", "NO_DATA", "NO_DATA", "PENDING"]
+    assert states(follow([11, None, 9, 11], given)) == ["PENDING", "NO_DATA", "OK", "PENDING"]
+    assert states(follow([11, None, 11], given, gaps=(1,))) == ["PENDING", "NO_DATA", "PENDING"]
+
+
 def test_what_was_pending_before_an_outage_begins_anew_and_what_fired_goes_on() -> None:
     steps = follow([11, 11, 11, 11, 11], rules(hold=2 * MINUTE), gaps=(2,))
     assert states(steps) == ["PENDING", "PENDING", "PENDING", "PENDING", "FIRING"]
