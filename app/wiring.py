@@ -247,6 +247,7 @@ _HOUSEKEEPING: tuple[Callable[[], Awaitable[object]], ...] = (
     prune_notifications,
     prune_spending,
     retention.drop_old,
+    retention.forget_set_aside,
     retention.compress,
     prune_reports,
     prune_monitors,

@@ -81,6 +81,12 @@ async def drop_old(*, dry_run: bool = False, now: datetime | None = None) -> lis
     return done
 
 
+async def forget_set_aside() -> None:
+    """Remove what could not be counted, once its facts are not kept any more."""
+    if (age := kept(Level.RAW)) is not None:
+        await db.execute("DELETE FROM metric_set_aside WHERE at < $1", clock.now() - age)
+
+
 async def compress() -> None:
     """Have chunks compressed a week after, where TimescaleDB's licence allows it. Safe to repeat."""
     if trouble := await db.fetchval("SELECT compress_metric_facts()"):

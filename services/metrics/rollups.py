@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import Any
@@ -79,21 +80,22 @@ async def _apart(tx: db.Transaction, facts: str, batch: int) -> int:
         batch,
     )
     done, failures = 0, 0
-    # Each organisation as a whole first, so that none waits for another's halves.
-    parts: list[list[Any]] = [row["places"] for row in rows]
-    for part in parts:
+    # Each organisation as a whole first, so that none waits for another's halves; then one half after the other, so
+    # that a round comes to the facts themselves however many of them fail.
+    wholes: deque[list[Any]] = deque(row["places"] for row in rows)
+    halves: list[list[Any]] = []
+    while (wholes or halves) and failures < MOST_FAILURES:
+        part = wholes.popleft() if wholes else halves.pop()
         try:
             async with tx.savepoint():
                 done += await tx.fetchval(_OF_PLACES[facts], part)
         except _UNCOUNTABLE as error:
             failures += 1
             if len(part) > 1:
-                parts += [part[: len(part) // 2], part[len(part) // 2 :]]
+                halves += [part[: len(part) // 2], part[len(part) // 2 :]]
             else:
                 await _set_aside(tx, facts, part, error)
                 done += 1
-            if failures >= MOST_FAILURES:
-                break
     return done
 
 

@@ -42,7 +42,7 @@ async def retention_of(client: Client, fact: str = "tool") -> dict[str, Json]:
 
 
 async def test_what_is_kept_since_when_and_what_would_go_is_what_the_tables_have(
-    place: Place, metric_url: str, caplog: pytest.LogCaptureFixture
+    place: Place, metric_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     admin = await place.client(Role.ADMIN)
     assert (await retention_of(admin))["RAW"]["rows"] == 0
@@ -103,6 +103,13 @@ async def test_what_is_kept_since_when_and_what_would_go_is_what_the_tables_have
     assert [await db.fetchval(calls, midnight, of) for of in (place.house.organization_id, other)] == [2, 1]
     aside = await db.fetchrow("SELECT * FROM metric_set_aside")
     assert (aside["fact"]["tool"], "index" in aside["reason"]) == (name, True)
+    # More of them than a round looks for: each round comes to some.
+    monkeypatch.setattr(rollups, "MOST_FAILURES", 4)
+    await place.put("tool", *({"at": midnight, "tool": name} for _ in range(5)), {"at": midnight})
+    while await rollups.roll():
+        pass
+    assert (await retention_of(admin))["DAY"]["uncounted"] == 6
+    assert await db.fetchval(calls, midnight, place.house.organization_id) == 3
 
     member = await place.client(Role.MEMBER)
     assert (await member.refused(RETENTION)).codes == ["FORBIDDEN"]
