@@ -89,6 +89,27 @@ def judge(
     return Verdict(expected, spread, abs(value - expected) / spread)
 
 
+def estimate(history: Sequence[float | None], value: float, *, period: int, counted: bool) -> float | None:
+    """About how many standard deviations the value is away, by the median of its phase and how much values differ from
+    those of the season before; None where there is too little to judge by. A ten-thousandth of the work of `judge`: to
+    choose what is judged."""
+    import numpy as np
+
+    x = np.array([math.nan if one is None else one for one in history], dtype=float)
+    x[~np.isfinite(x)] = math.nan
+    x = x[np.isfinite(x).argmax() :] if np.isfinite(x).any() else x[:0]
+    if len(x) < SEASONS_NEEDED * period:
+        return None
+    of_phase, steps = x[len(x) % period :: period], np.abs(x[period:] - x[:-period])
+    of_phase, steps = of_phase[np.isfinite(of_phase)], steps[np.isfinite(steps)]
+    if not len(of_phase) or not len(steps):
+        return None
+    expected = float(np.median(of_phase))
+    spread = _OF_NORMAL * float(np.median(steps)) / math.sqrt(2)
+    least = max(LEAST_SPREAD * abs(expected), math.sqrt(max(expected, 1.0)) if counted else 0.0, 1e-9)
+    return abs(value - expected) / max(spread, least)
+
+
 def by_local_time(
     history: Sequence[float | None],
     *,

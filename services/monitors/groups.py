@@ -25,10 +25,10 @@ FULL JOIN (SELECT * FROM monitor_incidents WHERE monitor_id = $1 AND resolved_at
 
 
 async def known_groups(monitor_id: UUID) -> Mapping[str, str | None]:
-    """The groups that are not well (key: label)."""
+    """The groups that must be looked at (key: label): with an incident, or pending."""
     rows = await db.fetch(
-        "SELECT key, label FROM monitor_groups WHERE monitor_id = $1 UNION SELECT group_key, group_label "
-        "FROM monitor_incidents WHERE monitor_id = $1 AND resolved_at IS NULL",
+        "SELECT key, label FROM monitor_groups WHERE monitor_id = $1 AND pending_since IS NOT NULL "
+        "UNION SELECT group_key, group_label FROM monitor_incidents WHERE monitor_id = $1 AND resolved_at IS NULL",
         monitor_id,
         row=Row,
     )
@@ -41,8 +41,9 @@ async def stored_groups(work: Work, monitor_id: UUID) -> dict[str, Group]:
 
 
 async def store_groups(work: Work, monitor_id: UUID, groups: Sequence[Group], *, grouped: bool) -> None:
-    """The groups as they stand. Of a monitor that groups, those that are well have no row."""
-    kept = [group for group in groups if not grouped or group.state is not MonitorState.OK]
+    """The groups as they stand. Of a monitor that groups, those that are well have no row, nor have those without data
+    that have no incident and are not pending: they would crowd out others for ever."""
+    kept = [group for group in groups if not grouped or _is_worth_a_row(group)]
     await work.tx.execute(
         "DELETE FROM monitor_groups WHERE monitor_id = $1 AND key <> ALL($2)",
         monitor_id,
@@ -81,6 +82,12 @@ async def failed_groups(work: Work, monitor: MonitorRow) -> tuple[int, int]:
         monitor["id"],
     )
     return row["groups"], row["firing"]
+
+
+def _is_worth_a_row(group: Group) -> bool:
+    if group.incident_id is not None or group.pending_since is not None:
+        return True
+    return group.state not in (MonitorState.OK, MonitorState.NO_DATA)
 
 
 def _group(row: MonitorGroupRow) -> Group:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 from core import db
 from core.permissions import Actor
@@ -17,7 +18,7 @@ from services.metrics.calendar import Bucket, zone_of
 from services.metrics.definitions import METRICS, MetricKind
 from services.metrics.engine import read, scope_of
 from services.monitors.alerts import condition_of
-from services.monitors.anomaly import TooLittle, Verdict, by_local_time, judge
+from services.monitors.anomaly import TooLittle, Verdict, by_local_time, estimate, judge
 from services.monitors.conditions import (
     DAY,
     Absence,
@@ -208,8 +209,9 @@ class _Source:
         missing = {key: _Value(label, None, 0) for key, label in known.items() if key not in found}
         return {**found, **missing}
 
-    def seen(self, shown: Sequence[Reading], most: int) -> Seen:
-        """As many as a monitor has: those that it knows, and those nearest to the limit and beyond."""
+    def seen(self, shown: Sequence[Reading], most: int, estimates: Mapping[str, float | None] | None = None) -> Seen:
+        """As many as a monitor has: those that it knows, and those nearest to the limit and beyond, by their measures
+        or, where there are none yet, by `estimates`."""
         hidden = self._shown.explanation
         all_ = [*shown, *self.withheld]
         if len(all_) <= most:
@@ -217,13 +219,9 @@ class _Source:
         upwards = limit_of(condition_of(self._monitor), None).operator.upwards
 
         def order(reading: Reading) -> tuple[bool, bool, float, str]:
-            measure = reading.measure if reading.measure is not None else 0.0
-            return (
-                reading.key not in self._known,
-                reading.measure is None,
-                -measure if upwards else measure,
-                reading.key,
-            )
+            measure = reading.measure if estimates is None else estimates.get(reading.key)
+            near = 0.0 if measure is None else -measure if upwards else measure
+            return (reading.key not in self._known, measure is None, near, reading.key)
 
         left_out = len(all_) - most
         told = f"It has more than {most} groups: {left_out} are not looked at. Narrow it down by a filter."
@@ -287,23 +285,38 @@ async def _anomalies(source: _Source, condition: Anomaly, end: datetime, known: 
     days, judged, zone = timedelta(days=condition.training_days), end - window, zone_of(condition.timezone)
     start = judged - days - LONGEST_SHIFT
     history = {
-        key: by_local_time(values, start=start, window=window, zone=zone, judged=judged, length=days // window)
-        for key, values in (await source.history(start, judged)).items()
+        key: by_local_time(series, start=start, window=window, zone=zone, judged=judged, length=days // window)
+        for key, series in (await source.history(start, judged)).items()
     }
     period = condition.season.days * DAY // int(window.total_seconds())
+    values = {key: source.value_of(one) for key, one in now.items()}
+    in_thread = partial(asyncio.get_running_loop().run_in_executor, _analysts)
+    estimates = None
+    if len(values) > MOST_ANOMALY_GROUPS - len(source.withheld):
+        estimates = await in_thread(_estimates, history, values, period, source.adds_up)
     first = source.seen(
-        [Reading(key, one.label, source.value_of(one), None) for key, one in now.items()], MOST_ANOMALY_GROUPS
+        [Reading(key, now[key].label, value, None) for key, value in values.items()], MOST_ANOMALY_GROUPS, estimates
     )
     found = []
     for reading in first.readings:
         if reading.value is None:
             found.append(reading)
             continue
-        verdict = await asyncio.get_running_loop().run_in_executor(
-            _analysts, _judged, history.get(reading.key, []), reading.value, period, condition, source.adds_up
+        verdict = await in_thread(
+            _judged, history.get(reading.key, []), reading.value, period, condition, source.adds_up
         )
         found.append(_of_verdict(reading, verdict))
     return Seen(found, first.left_out, first.explanation)
+
+
+def _estimates(
+    history: Mapping[str, Sequence[float | None]], values: Mapping[str, float | None], period: int, adds_up: bool
+) -> Mapping[str, float | None]:
+    return {
+        key: estimate(history.get(key, []), value, period=period, counted=adds_up)
+        for key, value in values.items()
+        if value is not None
+    }
 
 
 def _judged(

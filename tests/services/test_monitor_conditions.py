@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from models.monitors import MonitorNoData, MonitorState
-from services.monitors.anomaly import TooLittle, Verdict, by_local_time, judge
+from services.monitors.anomaly import TooLittle, Verdict, by_local_time, estimate, judge
 from services.monitors.conditions import (
     Absence,
     Anomaly,
@@ -283,6 +283,15 @@ def test_the_same_history_gives_the_same_verdict_and_spikes_of_before_change_lit
     assert isinstance(second, Verdict)
     assert abs(first.expected - second.expected) < 10
     assert second.spread < 2 * first.spread
+
+
+def test_the_groups_of_an_anomaly_that_are_judged_are_those_whose_estimate_is_far() -> None:
+    usual = [seasonal(24 * 7 + 1, 24, seed=seed) for seed in range(30)]
+    far = {key: estimate(series[:-1], series[-1] or 0.0, period=24, counted=False) for key, series in enumerate(usual)}
+    spike = estimate(usual[0][:-1], (usual[0][-1] or 0.0) + 60, period=24, counted=False)
+    assert all(one is not None and spike is not None and one < spike for one in far.values())
+    assert estimate(usual[0][:40], 1.0, period=24, counted=False) is None
+    assert estimate([None] * 500, 1.0, period=24, counted=True) is None
 
 
 def test_too_little_history_says_what_is_missing() -> None:

@@ -355,6 +355,21 @@ async def test_a_spike_in_a_season_of_real_facts_is_an_anomaly(house: House) -> 
     assert "usual day (Europe/Berlin)" in incident["summary"]
 
 
+async def test_of_many_groups_those_furthest_from_what_is_usual_are_judged(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.monitors.readings.MOST_ANOMALY_GROUPS", 1)
+    season = Anomaly(5, MonitorSeason.DAY, 3)
+    row = await watch(house.actor(Role.ADMIN), season, group_by="tool", window_seconds=3600)
+    start = NOON - timedelta(days=3)
+    for tool, last in (("a", 5), ("b", 60)):
+        for hour in range(3 * 24 + 1):
+            await calls(house, last if hour == 72 else 5 + hour % 3, start + timedelta(hours=hour), tool=tool)
+    await at(NOON)
+    assert [one["group_label"] for one in await incidents(row["id"])] == ["b"]
+    assert (await monitor(row["id"]))["groups_left_out"] == 1
+
+
 async def test_a_budget_that_burns_too_fast(house: House) -> None:
     owner = house.actor(Role.OWNER)
     new = NewBudget(
@@ -399,6 +414,30 @@ async def test_too_many_groups_are_bounded_and_told(house: House, monkeypatch: p
     assert "more than 5 groups: 4 are not looked at" in stands["explanation"]
     # So many at once are told in one notice.
     assert await told() == ["Firing: Calls (4 of tool)"]
+
+
+async def test_groups_without_data_take_no_places_of_those_that_breach(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.monitors.readings.MOST_GROUPS", 3)
+    row = await watch(
+        house.actor(Role.ADMIN), ABOVE_TEN_DOLLARS, metric="cost.usd", group_by="model", window_seconds=60
+    )
+
+    async def cost(moment: datetime, **usd: float | None) -> None:
+        given = {"requests": 1, "input_tokens": 10}
+        at_ = moment - timedelta(seconds=1)
+        await put(usage_facts=[fact(house, at_, model=model, cost_usd=cost, **given) for model, cost in usd.items()])
+        await at(moment)
+
+    await cost(NOON, a=None, b=None, c=None)
+    assert (await monitor(row["id"]))["state"] == "NO_DATA"
+    assert await db.fetchval("SELECT count(*) FROM monitor_groups") == 0
+    await cost(NOON + MINUTE, a=None, b=None, c=None, z=50.0)
+    assert [one["group_label"] for one in await incidents(row["id"])] == ["z"]
+    await cost(NOON + 2 * MINUTE, d=9.0, e=9.0, f=9.0, z=None)
+    assert [one["state"] for one in await incidents(row["id"])] == ["FIRING"], "without data, it is looked at still"
+    assert (await monitor(row["id"]))["groups_left_out"] == 1
 
 
 # -- time
