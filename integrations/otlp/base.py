@@ -78,13 +78,15 @@ MOST = 10_000
 """Spans or points of a request."""
 _MOST_GROUPS = 10_000
 _MOST_VALUES = 250_000
+_MOST_FIELDS = 500_000
+"""Of protobuf, which are walked through one by one."""
 
 
 class Budget:
     """How much more of a request is taken. Raises TooMuchTelemetry where it is used up."""
 
     def __init__(self) -> None:
-        self._items, self._groups, self._values = MOST, _MOST_GROUPS, _MOST_VALUES
+        self._items, self._groups, self._values, self._fields = MOST, _MOST_GROUPS, _MOST_VALUES, _MOST_FIELDS
 
     def take(self) -> None:
         """A span or a point."""
@@ -105,3 +107,11 @@ class Budget:
         self._values -= number
         if self._values < 0:
             raise TooMuchTelemetry(f"A request has at most {_MOST_VALUES} attributes: send smaller batches.")
+
+    def take_fields(self, number: int) -> None:
+        """Fields of the messages that spans and points are in, and of spans that are large."""
+        self._fields -= number
+        if self._fields < 0:
+            raise TooMuchTelemetry(
+                f"The messages of a request have at most {_MOST_FIELDS} fields: send smaller batches."
+            )

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from integrations.otlp.base import MalformedTelemetry, TooMuchTelemetry
+from integrations.otlp.base import Budget, MalformedTelemetry, TooMuchTelemetry
 
 LARGEST = 64 * 1024
 """Bytes of what is parsed at once: a resource, a scope, a point, and a span without its long attributes."""
@@ -26,14 +26,14 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 M = TypeVar("M", bound=Message)
 
 
-def fields(data: bytes) -> Iterator[tuple[int, Any]]:
+def fields(data: bytes, budget: Budget) -> Iterator[tuple[int, Any]]:
     """The fields of a message: number, and bytes or an integer. Raises MalformedTelemetry, TooMuchTelemetry."""
-    return ((number, value) for number, value, _, _ in _fields(data))
+    return ((number, value) for number, value, _, _ in _fields(data, budget))
 
 
-def messages(data: bytes, field: int) -> Iterator[bytes]:
+def messages(data: bytes, field: int, budget: Budget) -> Iterator[bytes]:
     """The messages within one, of a field."""
-    return (value for number, value in fields(data) if number == field and isinstance(value, bytes))
+    return (value for number, value in fields(data, budget) if number == field and isinstance(value, bytes))
 
 
 def text(value: Any) -> str:
@@ -58,23 +58,25 @@ def parsed(kind: type[M], data: bytes) -> M:
     return found
 
 
-def without_what_is_long(data: bytes, *, attributes: int, dropped: Collection[int], wanted: Collection[bytes]) -> bytes:
+def without_what_is_long(
+    data: bytes, budget: Budget, *, attributes: int, dropped: Collection[int], wanted: Collection[bytes]
+) -> bytes:
     """A message without the fields that are dropped, and with those of its attributes alone that are wanted and short;
     `attributes` is the number of their field."""
     kept = []
-    for number, value, start, end in _fields(data):
-        if number not in dropped and (number != attributes or _is_wanted(value, wanted)):
+    for number, value, start, end in _fields(data, budget):
+        if number not in dropped and (number != attributes or _is_wanted(value, budget, wanted)):
             kept.append(data[start:end])
     return b"".join(kept)
 
 
-def _is_wanted(pair: Any, wanted: Collection[bytes]) -> bool:
+def _is_wanted(pair: Any, budget: Budget, wanted: Collection[bytes]) -> bool:
     if not isinstance(pair, bytes) or len(pair) > _LONG:
         return False
-    return any(number == 1 and value in wanted for number, value in fields(pair) if isinstance(value, bytes))
+    return any(number == 1 and value in wanted for number, value in fields(pair, budget) if isinstance(value, bytes))
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, Any, int, int]]:
+def _fields(data: bytes, budget: Budget) -> Iterator[tuple[int, Any, int, int]]:
     """With where the field begins and ends."""
     at, end, count = 0, len(data), 0
     while at < end:
@@ -98,6 +100,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, Any, int, int]]:
         if at > end or tag < 8:
             raise _malformed()
         yield tag >> 3, value, start, at
+    budget.take_fields(count)
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import secrets
+import time
 import zlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -468,11 +469,16 @@ def nested(*fields: int, count: int) -> bytes:
     """Protobuf: an empty message so many times, in messages that are these fields of each other."""
     data = bytes([fields[-1] << 3 | 2, 0]) * count
     for number in reversed(fields[:-1]):
-        length, size = b"", len(data)
-        while size > 127:
-            length, size = length + bytes([size & 127 | 128]), size >> 7
-        data = bytes([number << 3 | 2]) + length + bytes([size]) + data
+        data = within(data, number)
     return data
+
+
+def within(data: bytes, field: int) -> bytes:
+    """Protobuf: a message in a field of another."""
+    length, size = b"", len(data)
+    while size > 127:
+        length, size = length + bytes([size & 127 | 128]), size >> 7
+    return bytes([field << 3 | 2]) + length + bytes([size]) + data
 
 
 JSON = {"content_type": "application/json"}
@@ -516,6 +522,25 @@ async def test_what_is_malformed_or_too_much_is_refused_as_the_specification_say
             assert ExportTracePartialSuccess.FromString(answer.content).error_message, "a google.rpc.Status"
     # A resource, a scope, a metric, its sum, and points.
     assert (await door.post("metrics", nested(1, 2, 2, 7, 1, count=10_001))).status_code == 413
+    # Attributes in points; values in an attribute; resources of a resource; attributes that spans do not need.
+    for path, fields, part in (
+        ("metrics", (7,), 30_000),
+        ("metrics", (7, 2, 5, 1), 30_000),
+        ("metrics", (), 90_000),
+        ("traces", (9,), 30_000),
+    ):
+        one = nested(1, *fields, count=part)
+        if path == "metrics" and fields:
+            # All in one sum, of differences.
+            body = within(within(within(within(one * 20 + b"\x10\x01", 7), 2), 2), 1)
+        elif fields:
+            body = within(within(nested(2, *fields, count=part) * 80, 2), 1)
+        else:
+            body = within(b"\x0a\x00" * part, 1) * 8
+        began = time.process_time()
+        answer = await door.post(path, body)
+        assert answer.status_code == 413, (path, fields, answer.text)
+        assert time.process_time() - began < 4, (path, fields)
     assert not await db.fetchval("SELECT count(*) FROM telemetry_services")
 
 
