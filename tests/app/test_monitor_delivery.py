@@ -299,6 +299,37 @@ async def test_slow_receivers_of_one_organisation_keep_nobody_waiting(house: Hou
     assert {status for _, status in await statuses()} == {"SENT"}
 
 
+async def test_slow_receivers_of_two_organisations_leave_room_for_a_third(
+    house: House, receiver: AlertReceiver
+) -> None:
+    slow = [house, await a_house("Elsewhere")]
+    for one in slow:
+        for number in range(4):
+            channel, _ = await webhook(one, f"{receiver.url}/{one.organization_id}/{number}")
+            for which in "AB":
+                await watch(one.actor(Role.MEMBER), name=which, window_seconds=60, channel_ids=[channel["id"]])
+        await calls(one, 6, NOON)
+    while await at(NOON):
+        pass
+    await is_due()
+    receiver.hold.clear()
+    deliverer = AlertDeliverer()
+    deliverer.start()
+    try:
+        await wait_for(_true_when(lambda: len(receiver.posted) == 10))
+        third = await a_house("Nowhere")
+        with AlertReceiver() as theirs:
+            await firing(third, (await webhook(third, theirs.url))[0])
+            await wait_for(_true_when(lambda: len(theirs.posted) == 1))
+        assert len(receiver.posted) == 10, "five of each: with 6 places left, none of them takes a sixth"
+        receiver.hold.set()
+        await wait_for(_true_when(lambda: len(receiver.posted) == 16))
+    finally:
+        receiver.hold.set()
+        await deliverer.stop()
+    assert {status for _, status in await statuses()} == {"SENT"}
+
+
 async def test_a_worker_that_was_killed_while_it_sent_leaves_its_alert_to_the_others(
     house: House, database: Program, settings_for_tests: Settings, receiver: AlertReceiver, tmp_path: Path
 ) -> None:
