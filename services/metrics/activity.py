@@ -144,7 +144,8 @@ async def user_activity(actor: Actor, question: ActivityQuestion) -> Activity:
     cells: list[Set[UUID]] = [found.contributors(kind) for kind in _kinds(found)]
     if people.depends_on_cells:
         for metric, filter_ in _READ.values():
-            cells += await of_days(MetricScope(actor.organization_id), metric, start, end, filter_)
+            scope = MetricScope(actor.organization_id)
+            cells += await of_days(scope, metric, start, end, filter_, people=len(people.names))
     named = people.named(cells)
     shown = [Of(id_, people.names[id_], None, _figures(found, {id_})) for id_ in named if id_ in people.names]
     others = None

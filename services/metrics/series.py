@@ -304,8 +304,9 @@ class _Reader:
                 cells += await self._contributors(range_)
         days: list[Set[UUID]] = []
         if people.depends_on_cells:
+            count = len(people.names)
             for range_ in ranges:
-                days += await of_days(self.scope, asked.metric.name, range_.start, range_.end)
+                days += await of_days(self.scope, asked.metric.name, range_.start, range_.end, people=count)
         self._named, self._teams = people.named([*cells, *days]), people.shown_teams(cells)
         if not {UUID(value) for value in _texts(asked.filter).get("user", ())} <= self._named:
             raise Forbidden("You may not see the figures of somebody in this filter.", field="filter")

@@ -87,7 +87,7 @@ async def shown_to(owner: Actor, monitor: MonitorRow, ranges: Sequence[Range]) -
     days: list[Set[UUID]] = []
     if people.depends_on_cells:
         for start, end in ranges:
-            days += await of_days(scope_of(owner), monitor["metric"], start, end)
+            days += await of_days(scope_of(owner), monitor["metric"], start, end, people=len(people.names))
     named, teams = people.named([*cells, *days]), people.shown_teams(cells)
     named_at_all, teams_at_all = named | people.named(), teams | people.shown_teams()
     users_in_filter = {UUID(value) for value in filters.get("user", ()) if value}

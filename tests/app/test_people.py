@@ -339,7 +339,11 @@ async def test_the_policy_is_for_admins_is_checked_and_is_audited(place: Place) 
     assert by_label(answer, "name")["Three"]["total"] == 3
 
 
-async def test_who_worked_alone_on_a_day_is_in_no_difference_of_days(place: Place) -> None:
+@pytest.mark.parametrize("at_once", [50_000, 1])
+async def test_who_worked_alone_on_a_day_is_in_no_difference_of_days(
+    place: Place, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr("services.metrics.contributors.CELLS_AT_ONCE", at_once)
     people = await place.people(14)
     await work(place, people)
     await work(place, people[:7], day=4)
@@ -356,6 +360,25 @@ async def test_who_worked_alone_on_a_day_is_in_no_difference_of_days(place: Plac
     # Of the fourth at least five people's figures are one sum: who is hidden on it is so in whatever has it in it.
     assert len(workers - fourth) >= 5
     assert not both & (workers - fourth)
+
+
+async def test_years_of_many_people_are_not_looked_through_for_who_hides_whom(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = await place.people(6)
+    admin, shy = await place.client(Role.ADMIN), await place.client_of(people[0])
+    await allow(admin, individuals="ADMINS")
+    count = await db.fetchval("SELECT count(*) FROM users")
+    monkeypatch.setattr("services.metrics.contributors.MOST_CELLS", 7 * count)
+    day, week, more = ({"start": "2026-03-02T00:00:00Z", "end": f"2026-03-{end}T00:00:00Z"} for end in ("03", "09", 10))
+    asked: Json = {"bucket": "WEEK", "group_by": ["user"], "top": None}
+    for range_ in (day, week, more):
+        await series(admin, "tools.calls", **range_, **asked)
+    await shy(CONSENT, named=False)
+    for range_ in (day, week):
+        await series(admin, "tools.calls", **range_, **asked)
+    refusal = await refused(admin, **more, **asked)
+    assert "at most 7 days. Take a shorter range" in str(refusal)
 
 
 async def test_whoever_asks_is_not_counted_and_those_in_no_team_are_not_told_apart(place: Place) -> None:
