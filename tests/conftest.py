@@ -19,6 +19,7 @@ import asyncpg
 import httpx
 import pytest
 
+from app.serve import tune_memory
 from app.wiring import Program, connected, prepare_database, serving, working
 from core.settings import Settings
 from tests.clients_of_graph import Client
@@ -26,6 +27,11 @@ from tests.databases import TestServer
 
 ROOT = Path(__file__).parents[1]
 START_SECONDS = 60.0
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: as in a server, the garbage collector need not look at it again and again."""
+    tune_memory()
 
 
 @pytest.fixture(scope="session")
