@@ -18,7 +18,6 @@ from core.errors import QuarterdeckError
 from core.logging import configure
 from core.settings import settings
 
-
 # Most of a command's start is imports, and nothing of what they make is garbage.
 gc.set_threshold(50_000, 50, 100)
 
