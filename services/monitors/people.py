@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from core.errors import Forbidden
+from core.errors import BadInput, Forbidden
 from core.permissions import Actor, Permission, Role
 from models.base import Query
 from models.costs import Budget, BudgetSubject
@@ -73,12 +73,16 @@ async def owner_of(monitor: MonitorRow) -> Actor | str:
 
 
 async def shown_to(owner: Actor, monitor: MonitorRow, ranges: Sequence[Range]) -> Shown:
-    """What the owner may be shown of the monitor's groups, of figures over these times. Raises Forbidden, BadInput
-    where they may not ask at all, whoever is behind the figures."""
+    """What the owner may be shown of the monitor's groups, of figures over these times. Raises Forbidden where they may
+    not ask at all, whoever is behind the figures."""
     group_by, filters = monitor["group_by"], monitor["filters"]
     if not is_about_people(filters, group_by):
         return Shown()
-    people = await permitted(owner, filter=filters, group_by=[] if group_by is None else [group_by])
+    try:
+        people = await permitted(owner, filter=filters, group_by=[] if group_by is None else [group_by])
+    except BadInput as problem:
+        # It was a question when the monitor was made: a team in it is gone since.
+        raise Forbidden(problem.message) from problem
     if not owner.is_admin:
         # Of their own facts alone, whatever the team.
         own = {str(id_) for id_ in people.own} if group_by == "user" else None

@@ -103,6 +103,28 @@ async def test_a_group_that_may_not_be_shown_any_more_has_no_incident_left(
     assert await db.fetchval("SELECT count(*) FROM monitor_groups") == 0
 
 
+async def test_a_team_that_is_gone_has_no_incident_left(house: House) -> None:
+    admin = house.actor(Role.ADMIN)
+    people = [user["id"] for role, user in house.users.items() if role is not Role.ADMIN]
+    await update_policy(house.actor(Role.OWNER), PolicyChanges(floor=2))
+    team = (await create_team(admin, name="Team"))["id"]
+    await db.execute(
+        "INSERT INTO team_members (id, team_id, user_id, created_at) SELECT gen_random_uuid(), $1, id, now() "
+        "FROM users WHERE id = ANY($2)",
+        team,
+        people,
+    )
+    row = await watch(admin, filter={"team": [encode("team", team)]}, window_seconds=60)
+    for user in people:
+        await calls(house, 6, NOON, user=user)
+    await at(NOON)
+    assert [one["state"] for one in await incidents(row["id"])] == ["FIRING"]
+    await db.execute("DELETE FROM teams WHERE id = $1", team)
+    await at(NOON + MINUTE)
+    [incident] = await incidents(row["id"])
+    assert incident["resolution"].startswith(f"{UNWATCHED} There are 1 teams in this filter that do not exist")
+
+
 # -- whose they are
 
 
