@@ -17,7 +17,8 @@ from services.costs.rates import KINDS, Rate
 from services.costs.windows import NOBODY
 
 Usage = Mapping[str, Any]
-"""A row of `usage_facts`."""
+"""A row of `usage_facts`. It may have `priced_requests`, where it is known of how many requests these tokens are and
+another row counts them: prices that depend on the size of a request go by it."""
 
 
 class Prices:
@@ -35,7 +36,7 @@ class Prices:
         """None where that is not known."""
         tokens = Tokens(*(usage.get(f"{kind}_tokens") for kind in KINDS))
         rates = self._rates.get((usage.get("provider"), usage.get("model")), ())
-        return price_by(rates, tokens, usage["requests"], usage["at"])
+        return price_by(rates, tokens, usage.get("priced_requests", usage["requests"]), usage["at"])
 
 
 def entries(organization_id: UUID, facts: Sequence[tuple[UUID, Usage]], prices: Prices, *, told: bool) -> list[Entry]:

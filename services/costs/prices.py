@@ -109,11 +109,13 @@ async def price_of(organization_id: UUID, pair: Pair, tokens: Tokens, requests: 
 
 
 def price_by(rates: Sequence[Rate], tokens: Tokens, requests: int, at: Any) -> Decimal | None:
-    """What some usage costs by the rates of its model; None where that is not known."""
+    """What some usage costs by the rates of its model; None where that is not known. Of no requests nobody knows how
+    many there were, nor how large: they have the price of small ones."""
     known = tokens.known()
-    context = sum(count for kind, count in known.items() if kind != "output")
+    read = sum(count for kind, count in known.items() if kind != "output")
+    size = -(-read // requests) if requests else 0
     for rate in rates:
-        if known and rate.holds(at, -(-context // max(requests, 1))):
+        if known and rate.holds(at, size):
             return rate.cost(known)
     return None
 
@@ -176,17 +178,20 @@ READS = (
 )
 """Tokens that a fact's requests read: what prices by size go by."""
 
+_SIZED = f"CASE facts.requests WHEN 0 THEN 0 ELSE {READS} END"
+
 # Facts of several requests do not say which read how much: their average decides (`estimated` says where it matters).
+# Those of none, which metrics make, do not even say how many there were: they have the price of small ones.
 # A kind that has tokens and no price leaves the whole fact without one.
 JOIN_RATES = f"""
 LEFT JOIN rates ON rates.model = coalesce(facts.model, '') AND rates.provider = coalesce(facts.provider, '')
     AND facts.at >= rates.starts AND facts.at < rates.ends
     AND (facts.at AT TIME ZONE 'UTC')::time >= rates.daily_from AND (facts.at AT TIME ZONE 'UTC')::time < rates.daily_to
-    AND {READS} > rates.above * greatest(facts.requests, 1)
-    AND (rates.up_to IS NULL OR {READS} <= rates.up_to * greatest(facts.requests, 1))
+    AND {_SIZED} > rates.above * greatest(facts.requests, 1)
+    AND (rates.up_to IS NULL OR {_SIZED} <= rates.up_to * greatest(facts.requests, 1))
     AND {" AND ".join(f"(rates.{kind} IS NOT NULL OR coalesce(facts.{kind}_tokens, 0) = 0)" for kind in KINDS)}
 """
-ESTIMATED = f"coalesce(facts.requests > 1 AND {READS} > rates.tiered_from, false)"
+ESTIMATED = f"coalesce(facts.requests <> 1 AND {READS} > rates.tiered_from, false)"
 
 
 async def _built_in_rates(

@@ -123,10 +123,11 @@ async def test_long_requests_have_the_price_of_their_size_and_averages_are_calle
         {"input_tokens": 200_000},  # 3 dollars per million up to here
         {"input_tokens": 200_001},  # 6 from here on
         {"input_tokens": 300_000, "requests": 2},  # 150,000 each on the average
+        {"input_tokens": 400_000, "requests": 0},  # of nobody knows how many
     )
     found = (await costs(home.admin))["total"]["amounts"]
-    assert Decimal(found["inputUsd"]) == Decimal("0.6") + Decimal("1.200006") + Decimal("0.9")
-    assert Decimal(found["estimatedUsd"]) == Decimal("0.9")
+    assert Decimal(found["inputUsd"]) == Decimal("0.6") + Decimal("1.200006") + Decimal("0.9") + Decimal("1.2")
+    assert Decimal(found["estimatedUsd"]) == Decimal("0.9") + Decimal("1.2")
 
 
 async def test_a_price_is_that_of_its_time(home: Household) -> None:

@@ -81,7 +81,7 @@ def expected(fact: dict[str, Any], number: int) -> Decimal:
     """What the rates say, worked out in Python."""
     tokens = {kind: fact[f"{kind}_tokens"] or 0 for kind in KINDS}
     read = tokens["input"] + tokens["cache_read"] + tokens["cache_write"]
-    context = -(-read // max(fact["requests"], 1))
+    context = -(-read // fact["requests"]) if fact["requests"] else 0
     provider, model = built_in.split_name(fact["model"], None)
     for rate in built_in.library_rates(provider, model):
         if rate.holds(PAST + timedelta(hours=number), context):

@@ -160,8 +160,9 @@ def _client_tokens(point: Point, value: float, count: int, common: Mapping[str, 
     column = _TOKENS.get(str(point.attributes.get("gen_ai.token.type")))
     if column is None:
         raise Rejected("gen_ai.client.token.usage has a gen_ai.token.type that is neither input nor output")
+    # Requests have input and output alike, and are counted by one of them.
     requests = count if column == "output_tokens" else 0
-    row = {**common, **_model(point), "requests": requests, column: round(value)}
+    row = {**common, **_model(point), "requests": requests, "priced_requests": count, column: round(value)}
     facts.add("usage_facts", row)
 
 
