@@ -7,6 +7,7 @@ under way when it is used up: at most one stretch of each run that executes at t
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -22,7 +23,7 @@ from models.sessions import RunRow, SessionRow
 from services import audit
 from services.costs.budgets import note_event
 from services.costs.rates import text
-from services.costs.standing import ALL, Standing, frees_at, standings_of_run
+from services.costs.standing import ALL, Standing, frees_at, standings_of_runs
 from services.identity.actors import system_actor
 from services.work import Work, write
 
@@ -75,14 +76,15 @@ async def refused_by(work: Work, agent: Actor, run: RunRow, session: SessionRow)
     return refusal
 
 
-async def watch(organization_id: UUID, user_id: UUID, template_id: UUID | None) -> None:
-    """After spending was committed: tell of the thresholds that it passed. Whoever commits last sees all of it.
+async def watch(organization_id: UUID, user_ids: Sequence[UUID], template_id: UUID | None) -> None:
+    """After spending of these users was committed: tell of the thresholds that it passed. Whoever commits last sees
+    all of it.
 
     A failure is logged: the next run that is paid from the budget tells of them.
     """
     try:
         at = clock.now()
-        found = await standings_of_run(db.fetch, organization_id, user_id, template_id, at)
+        found = await standings_of_runs(db.fetch, organization_id, user_ids, template_id, at)
         if any(standing.fresh() for standing in found):
             async with write(system_actor(organization_id), None) as work:
                 for standing in found:
@@ -118,7 +120,7 @@ async def _standings(work: Work, organization_id: UUID, user_id: UUID, session: 
         template_id = await work.tx.fetchval(
             "SELECT template_id FROM session_template_versions WHERE id = $1", session["template_version_id"]
         )
-    return await standings_of_run(work.tx.fetch, organization_id, user_id, template_id, work.at)
+    return await standings_of_runs(work.tx.fetch, organization_id, [user_id], template_id, work.at)
 
 
 async def _tell(work: Work, standing: Standing) -> None:

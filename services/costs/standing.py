@@ -86,27 +86,26 @@ def month_end(start: datetime, timezone: str) -> datetime:
     return datetime(year, month, 1, tzinfo=ZoneInfo(timezone)).astimezone(start.tzinfo)
 
 
-async def standings_of_run(
-    fetch: Fetch, organization_id: UUID, user_id: UUID, template_id: UUID | None, at: datetime
+async def standings_of_runs(
+    fetch: Fetch, organization_id: UUID, user_ids: Sequence[UUID], template_id: UUID | None, at: datetime
 ) -> list[Standing]:
-    """All budgets that a run of this user from this template is paid from: a statement for the budgets, of which most
-    organisations have none, and one for what was spent of all of them."""
+    """All budgets that runs of these users from this template are paid from, each once: a statement for the budgets,
+    of which most organisations have none, and one for what was spent of all of them."""
     query = Query()
-    spender = query.arg(user_id)
     where = (
         f"budgets.organization_id = {query.arg(organization_id)} AND budgets.removed_at IS NULL "
-        f"AND (budgets.subject IN ('ORGANIZATION', 'EACH_USER') OR budgets.user_id = {spender} "
-        f"OR budgets.team_id IN (SELECT team_id FROM team_members WHERE user_id = {spender}) "
+        "AND (budgets.subject IN ('ORGANIZATION', 'EACH_USER') OR budgets.user_id = spending.user_id "
+        "OR budgets.team_id IN (SELECT team_id FROM team_members WHERE user_id = spending.user_id) "
         f"OR budgets.template_id = {query.arg(template_id or NOBODY)})"
     )
-    return await _standings(fetch, query, where, spender, at)
+    return await _standings(fetch, query, where, user_ids, at)
 
 
 async def standings(budget_ids: Sequence[UUID], user_id: UUID | None, at: datetime) -> dict[UUID, Standing]:
     """How budgets stand; those for each user, how they stand for this one."""
     query = Query()
-    spender = query.arg(user_id or NOBODY)
-    found = await _standings(db.fetch, query, f"budgets.id = ANY({query.arg(list(budget_ids))})", spender, at)
+    where = f"budgets.id = ANY({query.arg(list(budget_ids))})"
+    found = await _standings(db.fetch, query, where, [user_id or NOBODY], at)
     return {standing.budget["id"]: standing for standing in found}
 
 
@@ -141,14 +140,15 @@ def window_of(budget: BudgetRow, members: Sequence[UUID], user_id: UUID, start: 
             return Window(Spender.USER, [user_id], start, end)
 
 
-async def _standings(fetch: Fetch, query: Query, where: str, spender: str, at: datetime) -> list[Standing]:
-    whose = f"CASE WHEN budgets.subject = 'EACH_USER' THEN {spender}::uuid ELSE '{NOBODY}' END"
+async def _standings(fetch: Fetch, query: Query, where: str, user_ids: Sequence[UUID], at: datetime) -> list[Standing]:
+    whose = f"CASE WHEN budgets.subject = 'EACH_USER' THEN spending.user_id ELSE '{NOBODY}' END"
     alerts = f"FROM budget_alerts WHERE budget_id = budgets.id AND user_id = {whose} ORDER BY threshold"
     rows = await fetch(
-        f"SELECT budgets.*, {whose} AS spender, "
+        f"SELECT DISTINCT ON (budgets.id, {whose}) budgets.*, {whose} AS spender, "
         "ARRAY(SELECT user_id FROM team_members WHERE team_id = budgets.team_id) AS members, "
         f"ARRAY(SELECT threshold {alerts}) AS thresholds, ARRAY(SELECT told_at {alerts}) AS told_at "
-        f"FROM budgets WHERE {where} ORDER BY budgets.id",
+        f"FROM budgets CROSS JOIN unnest({query.arg(list(user_ids))}::uuid[]) AS spending (user_id) "
+        f"WHERE {where} ORDER BY budgets.id, {whose}",
         *query.args,
         row=_StandingRow,
     )

@@ -57,7 +57,7 @@ async def _ingest(reader: str, batch: int, statement: str) -> int | None:
             # place together, never one of them, nor anything that was built on them; and the log, which was committed
             # before it was read, is read again from the place that is left.
             await tx.execute(f"SET LOCAL synchronous_commit = off; {AT_ONCE}")
-            since = await dropped_before(tx, TABLES)
+            since = await dropped_before(tx.fetch, TABLES, "FOR SHARE")
             last = await tx.fetchrow(
                 statement, at.xid, at.session_id, at.seq, at.until_xid, batch, at.since, *since, row=Row
             )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from math import isfinite
-from typing import Any
+from typing import Any, Literal
 
 from core import db
 from models.metrics import COMMON_COLUMNS, FACTS
@@ -32,7 +32,7 @@ async def store(tx: db.Transaction, facts: Mapping[str, Sequence[Mapping[str, An
     more whether they were counted, and those with numbers that are none: negative, infinite, NaN.
     """
     stored = {}
-    for (table, rows), since in zip(facts.items(), await dropped_before(tx, facts), strict=True):
+    for (table, rows), since in zip(facts.items(), await dropped_before(tx.fetch, facts, "FOR SHARE"), strict=True):
         columns, fitting = COLUMNS[table], []
         for place, row in enumerate(rows, 1):
             if row["at"] >= since and _are_numbers(row):
@@ -57,13 +57,15 @@ def adding(table: str, found: str, *, new: bool = False) -> list[str]:
     return [f"{fact}_added AS ({insert})", f"{fact}_queued AS ({queue} RETURNING 1)"]
 
 
-async def dropped_before(tx: db.Transaction, tables: Iterable[str]) -> list[datetime]:
-    """Of each table, before when its facts are refused. Locked against the dropping of facts until the end of the
-    transaction, so that it cannot move meanwhile."""
+async def dropped_before(
+    fetch: Callable[..., Awaitable[list[Any]]], tables: Iterable[str], lock: Literal["", "FOR SHARE"] = ""
+) -> list[datetime]:
+    """Of each table, before when its facts are refused. With a lock it cannot move until the end of the transaction:
+    the dropping of facts waits for that."""
     kinds = [table.removesuffix("_facts") for table in tables]
-    rows = await tx.fetch(
+    rows = await fetch(
         "SELECT facts, nullif(dropped_before, '-infinity') AS before FROM metric_retention "
-        "WHERE facts = ANY($1) AND level = 'RAW' FOR SHARE",
+        f"WHERE facts = ANY($1) AND level = 'RAW' {lock}",
         kinds,
     )
     found = {row["facts"]: row["before"] for row in rows}

@@ -445,7 +445,7 @@ class Recorder:
         template_id = await spend(work, self._session, self._run, usage)
         if template_id is not None:
             organization_id, user_id = self._run["organization_id"], self._run["started_by_id"]
-            work.after_commit(lambda: watch(organization_id, user_id, template_id))
+            work.after_commit(lambda: watch(organization_id, [user_id], template_id))
 
     def _entry(self, tool_id: UUID, tool: str) -> audit.Entry:
         entry = audit.Entry.of(self._actor, "tool.execute")

@@ -15,7 +15,7 @@ from core import clock, db
 from core.ids import decode, encode
 from core.permissions import Role
 from services.costs.guard import watch
-from services.costs.standing import standings_of_run
+from services.costs.standing import standings_of_runs
 from services.costs.windows import NOBODY
 from tests.app.budgeting import (
     CREATE,
@@ -287,8 +287,8 @@ async def test_a_template_s_budget_is_for_all_its_versions_and_says_when_there_i
         assert datetime.fromisoformat(refused.extensions["freesAt"]) == free
     refused = await home.member.refused(START, input={"templateId": template, "message": "hello"})
     assert refused.codes == ["LIMIT_EXCEEDED"]
-    [standing] = await standings_of_run(
-        db.fetch, home.organization_id, home.user_id(Role.MEMBER), decode("tpl", template), free
+    [standing] = await standings_of_runs(
+        db.fetch, home.organization_id, [home.user_id(Role.MEMBER)], decode("tpl", template), free
     )
     assert (standing.spent_tokens, standing.used_up) == (180, False)
     await talk(home.member, await model_session(home.member), "what has no template is not its business")
@@ -313,7 +313,7 @@ async def test_a_threshold_is_told_of_once_whoever_comes_first(home: Household) 
     found = await budget(home.admin, limitUsd="10", warnAt=["0.8", "0.5"], name="Month", action="WARN")
     assert found["warnAt"] == ["0.5", "0.8"]
     await home.spent("4.9")
-    args = (home.organization_id, home.user_id(Role.MEMBER), None)
+    args = (home.organization_id, [home.user_id(Role.MEMBER)], None)
     await watch(*args)
     assert await told(home.admin) == []
     await home.spent("0.1")
@@ -335,7 +335,7 @@ async def test_a_threshold_is_told_of_once_whoever_comes_first(home: Household) 
 async def test_in_the_next_window_a_threshold_is_told_of_again(home: Household) -> None:
     found = await budget(home.admin, window="HOURS", windowLength=2, limitUsd="10", warnAt=["0.5"], name="Two hours")
     await home.spent("6")
-    args = (home.organization_id, home.user_id(Role.MEMBER), None)
+    args = (home.organization_id, [home.user_id(Role.MEMBER)], None)
     await watch(*args)
     await db.execute(
         "UPDATE budget_alerts SET told_at = told_at - interval '119 minutes' WHERE budget_id = $1",
@@ -446,7 +446,9 @@ async def test_the_check_before_a_run_is_two_statements_however_many_budgets_the
     seen: list[str] = []
     token = db.queries_seen.set(seen)
     try:
-        found = await standings_of_run(db.fetch, home.organization_id, home.user_id(Role.MEMBER), NOBODY, clock.now())
+        found = await standings_of_runs(
+            db.fetch, home.organization_id, [home.user_id(Role.MEMBER)], NOBODY, clock.now()
+        )
     finally:
         db.queries_seen.reset(token)
     assert (len(found), len(seen)) == (5, 2)

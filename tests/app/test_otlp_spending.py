@@ -21,7 +21,7 @@ from tests.app.budgeting import budget, status, told
 from tests.clients_of_graph import Client
 from tests.services.identity_help import HERE
 from tests.talking import SEND, create
-from tests.telemetry import CHAT, NOW, Door, a_door, spans, total
+from tests.telemetry import CHAT, NOW, Door, a_door, attributes, spans, total
 
 pytestmark = pytest.mark.anyio
 
@@ -106,3 +106,67 @@ async def test_what_is_used_elsewhere_uses_budgets_up_once_however_late_and_ofte
         door.house.organization_id,
     )
     assert {(row["tokens"], row["unpriced"]) for row in sums} == {(1050 + 1_000_050 + 2 * 1050, 2)}
+
+
+async def test_tokens_are_priced_again_when_nobody_has_told_a_cost_for_an_hour(door: Door) -> None:
+    whole = await budget(door.graph, name="Whole", limitUsd="100")
+
+    async def spent() -> Decimal:
+        return Decimal((await status(door.graph, whole["id"]))["spentUsd"])
+
+    async def use(at: int) -> None:
+        of_point = {"type": "output", "model": "claude-opus-4-5"}
+        await door.post("metrics", total("claude_code.token.usage", 1_000_000, at, temporality=1, **of_point))
+
+    await door.post("metrics", total("claude_code.cost.usage", 0.5, NOW, temporality=1, model="claude-opus-4-5"))
+    await use(NOW + 1)
+    assert await spent() == Decimal("0.5")
+    for minutes, usd in ((59, "0.5"), (2, "25.5"), (0, "50.5")):
+        # Tokens alone do not make it any later.
+        await db.execute(
+            "UPDATE telemetry_services SET cost_told_at = cost_told_at - $1 * interval '1 minute'", minutes
+        )
+        await use(NOW + 1000 + minutes)
+        assert await spent() == Decimal(usd)
+
+
+async def test_usage_of_many_requests_has_the_price_of_their_size(door: Door) -> None:
+    whole = await budget(door.graph, name="Whole", limitUsd="100")
+    request = ExportMetricsServiceRequest()
+    of_resource = request.resource_metrics.add()
+    of_resource.resource.attributes.extend(attributes({"service.name": "agent"}))
+    metric = of_resource.scope_metrics.add().metrics.add(name="gen_ai.client.token.usage")
+    metric.histogram.aggregation_temporality = 1  # type: ignore[assignment]
+    for kind in ("input", "output"):
+        of_point = {
+            "gen_ai.token.type": kind,
+            "gen_ai.provider.name": "google",
+            "gen_ai.request.model": "gemini-2.5-pro",
+        }
+        metric.histogram.data_points.add(
+            start_time_unix_nano=NOW,
+            time_unix_nano=NOW + 1,
+            sum=300_000 if kind == "input" else 0,
+            count=10,
+            attributes=attributes(of_point),
+        )
+    await door.post("metrics", request.SerializeToString())
+    # At 1.25 dollars a million; it would be 2.5 for a request of more than 200,000.
+    assert Decimal((await status(door.graph, whole["id"]))["spentUsd"]) == Decimal("0.375")
+
+
+async def test_each_budget_is_told_of_for_all_whose_usage_came_together(door: Door) -> None:
+    account = await create_service_account(door.house.actor(Role.ADMIN), name="Collector", role=Role.MEMBER)
+    secret = (
+        await create_access_token(actor_of_user(account, None, HERE), name="otlp", scopes=["METRICS_INGEST"])
+    ).secret
+    await budget(door.graph, name="Whole", limitTokens=1000, action="WARN", warnAt=[])
+    await budget(door.graph, name="Each", subject="EACH_USER", limitTokens=1000, action="WARN", warnAt=[])
+    people = [{"user.email": door.house.users[role]["email"]} for role in (Role.MEMBER, Role.VIEWER, Role.ADMIN)]
+    body = spans(*({**CHAT, **person} for person in people))
+    await door.post("traces", body, role=None, authorization=f"Bearer {secret}")
+    alerts = await db.fetch(
+        "SELECT name, budget_alerts.user_id FROM budget_alerts JOIN budgets ON budgets.id = budget_id"
+    )
+    assert sorted(row["name"] for row in alerts) == ["Each", "Each", "Each", "Whole"]
+    assert len({row["user_id"] for row in alerts}) == 4

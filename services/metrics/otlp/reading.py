@@ -67,7 +67,7 @@ class Source:
     now: datetime
     usage_from_spans: bool
     tells_cost: bool
-    """Whether it has told what its usage cost: then its tokens are not priced besides."""
+    """Whether it has told lately what its usage cost: then its tokens are not priced besides."""
     default_user: UUID | None
     users: Mapping[str, UUID]
     """Users of the organisation by their mail address, for senders who may speak of others."""

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, Literal, TypeVar
 from uuid import UUID
 
@@ -36,6 +37,8 @@ _MOST_CONVENTIONS = 20
 """That are told of a service."""
 _PIECE = 100
 """Spans or points that are read at a stretch: a few milliseconds."""
+_COST_HOLDS = timedelta(hours=1)
+"""How long after a service told a cost its tokens are not priced: senders export both together, every few minutes."""
 _UNNAMED = "unknown_service"
 """What a sender without a name is called, as OpenTelemetry does."""
 
@@ -84,9 +87,10 @@ class _Stored:
     """Whose usage is new in the ledger."""
 
 
-async def _services(tx: db.Transaction) -> dict[str, _OfService]:
-    """Of one request, by name."""
-    shared = Shared(dict(zip(BOUNDED, await dropped_before(tx, BOUNDED), strict=True)))
+async def _services() -> dict[str, _OfService]:
+    """Of one request, by name. Nothing is locked for it: a transaction that holds something while all is read keeps
+    those waiting who count facts. What is dropped meanwhile is left out as it is stored."""
+    shared = Shared(dict(zip(BOUNDED, await dropped_before(db.fetch, BOUNDED), strict=True)))
     return defaultdict(lambda: _OfService(Facts(shared)))
 
 
@@ -106,16 +110,16 @@ async def receive_spans(actor: Actor, read: Read[Span]) -> Receipt:
     sources = await _sources(actor, "TRACES", {service_of(span.origin) for span in spans}, with_usage, spans)
     models = {of_spans.model_of(span) for span in spans if of_spans.tells_usage(span)}
     prices = await Prices.of(actor.organization_id, models)
+    services = await _services()
+    async for span in _in_pieces(spans):
+        name = service_of(span.origin)
+        service = services[name]
+        service.sent += 1
+        try:
+            of_spans.facts_of(span, sources[name], service.facts)
+        except Rejected as reason:
+            service.reasons[str(reason)] += 1
     async with db.transaction() as tx:
-        services = await _services(tx)
-        async for span in _in_pieces(spans):
-            name = service_of(span.origin)
-            service = services[name]
-            service.sent += 1
-            try:
-                of_spans.facts_of(span, sources[name], service.facts)
-            except Rejected as reason:
-                service.reasons[str(reason)] += 1
         stored = await _store(tx, actor, "spans", services, sources, prices)
     await _after(actor, stored)
     return _receipt(services, read)
@@ -129,20 +133,20 @@ async def receive_points(actor: Actor, read: Read[Point]) -> Receipt:
     sources = await _sources(actor, "METRICS", {service_of(point.origin) for point in points}, with_usage, points)
     models = {of_points.model_of(point) for point in points if of_points.tells_usage(point)}
     prices = await Prices.of(actor.organization_id, models)
+    services = await _services()
+    taken: list[tuple[str, Point, of_points.Series]] = []
+    async for point in _in_pieces(points):
+        name = service_of(point.origin)
+        service = services[name]
+        service.sent += 1
+        if not of_points.is_read(point):
+            service.facts.ignored += 1
+            continue
+        try:
+            taken.append((name, point, of_points.checked(point, sources[name])))
+        except Rejected as reason:
+            service.reasons[str(reason)] += 1
     async with db.transaction() as tx:
-        services = await _services(tx)
-        taken: list[tuple[str, Point, of_points.Series]] = []
-        async for point in _in_pieces(points):
-            name = service_of(point.origin)
-            service = services[name]
-            service.sent += 1
-            if not of_points.is_read(point):
-                service.facts.ignored += 1
-                continue
-            try:
-                taken.append((name, point, of_points.checked(point, sources[name])))
-            except Rejected as reason:
-                service.reasons[str(reason)] += 1
         came = await _differences(
             tx, actor, [series for _, point, series in taken if of_points.counts_from_start(point)]
         )
@@ -228,9 +232,11 @@ async def _sources(
 
 async def _known(organization_id: UUID, names: set[str]) -> dict[str, Any]:
     rows = await db.fetch(
-        "SELECT name, usage_signal, tells_cost FROM telemetry_services WHERE organization_id = $1 AND name = ANY($2)",
+        "SELECT name, usage_signal, coalesce(cost_told_at > now() - $3::interval, false) AS tells_cost "
+        "FROM telemetry_services WHERE organization_id = $1 AND name = ANY($2)",
         organization_id,
         list(names),
+        _COST_HOLDS,
     )
     return {row["name"]: row for row in rows}
 
@@ -238,8 +244,9 @@ async def _known(organization_id: UUID, names: set[str]) -> dict[str, Any]:
 async def _after(actor: Actor, stored: _Stored) -> None:
     """What follows from a commit."""
     remember(actor.organization_id, stored.names)
-    for user_id in stored.spenders:
-        await watch(actor.organization_id, user_id, None)
+    spenders = sorted(stored.spenders)
+    for first in range(0, len(spenders), _PIECE):
+        await watch(actor.organization_id, spenders[first : first + _PIECE], None)
 
 
 async def _store(
@@ -255,15 +262,14 @@ async def _store(
     unlisted: Merged = Counter()
     spent: list[Entry] = []
     telling = {
-        name
-        for name, service in services.items()
-        if sources[name].tells_cost or any(row.get("cost_usd") is not None for row in service.usage)
+        name for name, service in services.items() if any(row.get("cost_usd") is not None for row in service.usage)
     }
     for name, service in services.items():
         # By the names that were sent, which may be put together below.
+        told = name in telling or sources[name].tells_cost
         async for row in _in_pieces(service.usage):
             usage = (_usage_id(actor.organization_id, row), row)
-            spent += elsewhere.entries(actor.organization_id, [usage], prices, told=name in telling)
+            spent += elsewhere.entries(actor.organization_id, [usage], prices, told=told)
         for table, rows in service.facts.rows.items():
             for row in rows:
                 row["organization_id"], row["source"] = actor.organization_id, "OTLP"
@@ -278,7 +284,8 @@ async def _store(
     # Last, so that requests of the same service wait for each other only for as long as a commit takes.
     await tx.executemany(
         f"UPDATE telemetry_services SET {what} = {what} + $3, rejected = rejected + $4, ignored = ignored + $5, "
-        "superseded = superseded + $6, last_seen_at = greatest(last_seen_at, now()), tells_cost = tells_cost OR $9, "
+        "superseded = superseded + $6, last_seen_at = greatest(last_seen_at, now()), "
+        "cost_told_at = CASE WHEN $9 THEN greatest(cost_told_at, now()) ELSE cost_told_at END, "
         "last_rejection = coalesce($7, last_rejection), "
         "conventions = conventions || ARRAY(SELECT one FROM unnest($8::text[]) AS one WHERE one <> ALL (conventions) "
         f"LIMIT greatest(0, {_MOST_CONVENTIONS} - cardinality(conventions))) WHERE organization_id = $1 AND name = $2",
