@@ -1,6 +1,8 @@
 // What stands in a chart: the marks by the place that a pointer is at, and one after the other by the keyboard.
 
 const LINE = "line";
+/** How far beside a column a pointer may be: where time is little, columns are thin. */
+const REACH_PIXELS = 5;
 
 export class Marks {
   /** `spec` as the graph gave it, `view` as it was drawn. */
@@ -27,8 +29,8 @@ export class Marks {
   at(x, y) {
     const [left, top] = this.#origin();
     const time = Number(this.view.scale("x").invert(x - left));
-    const bucket = this.isLine ? this.#nearest(time) : this.buckets.find((each) => this.#spans(each, time));
-    if (!bucket) return undefined;
+    const bucket = this.#nearest(time);
+    if (!bucket || (!this.isLine && this.#beside(bucket, x) > REACH_PIXELS)) return undefined;
     const level = this.view.scale("y").invert(y - top);
     const distance = (value) =>
       this.isLine ? Math.abs(value.value - level) : Math.max(value.lower - level, level - value.upper);
@@ -73,11 +75,14 @@ export class Marks {
   }
 
   #nearest(time) {
-    const distance = (bucket) => Math.abs(Date.parse(bucket.values[0].time) - time);
+    const distance = ({ values: [{ time: start, end = start }] }) =>
+      Math.max(Date.parse(start) - time, time - Date.parse(end), 0);
     return this.buckets.reduce((a, b) => (a && distance(a) <= distance(b) ? a : b), undefined);
   }
 
-  #spans({ values: [{ time, end }] }, at) {
-    return Date.parse(time) <= at && at < Date.parse(end);
+  /** How many pixels a place is beside a bucket's column. */
+  #beside(bucket, x) {
+    const { left, width } = this.place(bucket, bucket.values[0]);
+    return Math.max(left - x, x - left - width, 0);
   }
 }

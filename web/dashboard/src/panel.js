@@ -12,6 +12,8 @@ import CHART from "./chart.graphql?raw";
 /** Most of the page's weight: fetched while the graph is asked, and nothing else waits for it. */
 const drawing = import("./drawing.js");
 const ADDED_UP = new Set(["COUNT", "SUM"]);
+/** So wide that a column can be seen and pointed at; what is not here is as wide as the graph chooses. */
+const BUCKETS = { LAST_24_HOURS: "HOUR", LAST_7_DAYS: "HOUR", LAST_30_DAYS: "DAY", LAST_90_DAYS: "DAY" };
 
 export class Panel {
   /** `metric` by its name, grouped by `by` (or ""); `regrouped(by)` is called when somebody chooses another group. */
@@ -60,7 +62,7 @@ export class Panel {
     this.asking.abort();
     this.asking = new AbortController();
     const { signal } = this.asking;
-    const asked = { metric: this.metric, groupBy: this.by ? [this.by] : [], range, timezone };
+    const asked = { metric: this.metric, groupBy: this.by ? [this.by] : [], range, bucket: BUCKETS[range], timezone };
     this.element.ariaBusy = "true";
     try {
       const { metricChart } = await ask(CHART, asked, signal);
