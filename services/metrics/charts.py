@@ -13,11 +13,12 @@ makes nothing of `usermeta`; programs find in it what asks for the rows behind a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from core.clock import moment
 from services.metrics.series import Condition, Group, Series
 
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
@@ -210,7 +211,7 @@ def _meta(series: Series, groups: Sequence[tuple[str, Group]]) -> dict[str, Any]
         "kind": series.metric.kind,
         "fact": series.metric.fact,
         "timezone": series.timezone,
-        "edges": [edge.astimezone(UTC).isoformat().replace("+00:00", "Z") for edge in edges],
+        "edges": [moment(edge) for edge in edges],
         "filter": _filter(series.filter),
         "groups": [
             {"name": name, "total": group.total, "filter": _filter(group.points[0].filter if group.points else None)}

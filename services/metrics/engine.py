@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from core import db
+from core.clock import moment
 from core.errors import BadInput
 from core.permissions import Actor
 from models.base import Row
@@ -395,7 +396,7 @@ def _check_kept(pieces: Iterable[tuple[Level, Dimensions, datetime, datetime]], 
     """What has been dropped would be missing without a word."""
     since = max((kept[level] for level, _, start, _ in pieces if start < kept.get(level, _ALWAYS)), default=None)
     if since is not None:
-        said = since.isoformat(timespec="minutes").replace("+00:00", "Z")
+        said = moment(since, timespec="minutes")
         raise BadInput(
             f"What this would be made of is kept from {said} on, and the range, or the one that it is compared with, "
             "begins earlier. Take a later `from`, a wider bucket, fewer dimensions, or no filter.",

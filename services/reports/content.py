@@ -8,6 +8,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from core import db
+from core.clock import moment
 from core.errors import BadInput
 from core.ids import encode
 from core.permissions import Actor
@@ -23,7 +24,7 @@ from services.metrics.people import PEOPLE_DIMENSIONS, people_of
 from services.metrics.series import Group, Series, series
 from services.reports.focus import focus_table
 from services.reports.questions import ReportQuestion
-from services.reports.tables import Table, moment
+from services.reports.tables import Table
 
 BATCH = 2000
 _IDS = {

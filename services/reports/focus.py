@@ -16,13 +16,14 @@ from typing import Any
 import orjson
 
 from core import db
+from core.clock import moment
 from core.ids import encode
 from core.permissions import Actor
 from models.reports import ReportKind
 from services.costs.breakdown import CostGroup, break_down
 from services.costs.rates import KINDS
 from services.reports.questions import ReportQuestion
-from services.reports.tables import Table, moment, plain
+from services.reports.tables import Table, plain
 
 # Those that the specification has for capacity, commitments, regions and sub-accounts do not apply here.
 COLUMNS = (

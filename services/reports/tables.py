@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 import orjson
+
+from core.clock import moment
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """What spreadsheets take for the beginning of a formula, full-width signs included."""
@@ -68,11 +70,6 @@ def plain(value: Decimal) -> str:
     """A decimal without an exponent and without zeros at its end."""
     text = format(value, "f")
     return text.rstrip("0").rstrip(".") if "." in text else text
-
-
-def moment(value: datetime) -> str:
-    """A time in UTC, as ISO 8601."""
-    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 async def _nothing() -> AsyncIterator[bytes]:
