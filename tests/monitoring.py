@@ -19,6 +19,7 @@ from services.monitors.incidents import upkeep
 from services.monitors.keeping import Definition, create_monitor
 from tests.services.identity_help import House
 
+ABOVE_TEN_DOLLARS = Threshold(MonitorOperator.GREATER, 10)
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 ABOVE_FIVE = Threshold(MonitorOperator.GREATER, 5)

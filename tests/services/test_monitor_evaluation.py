@@ -41,6 +41,7 @@ from services.monitors.keeping import pause_monitor, remove_monitor, resume_moni
 from services.monitors.people import owner_of
 from services.monitors.trying import evaluate_dry
 from tests.monitoring import (
+    ABOVE_TEN_DOLLARS,
     MINUTE,
     NOON,
     at,
@@ -58,8 +59,6 @@ from tests.monitoring import (
 from tests.services.identity_help import House, a_house
 
 pytestmark = pytest.mark.anyio
-
-ABOVE_TEN_DOLLARS = Threshold(MonitorOperator.GREATER, 10)
 
 
 @pytest.fixture

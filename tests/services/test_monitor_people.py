@@ -16,11 +16,8 @@ from models.monitors import MonitorNoData
 from services.identity.accounts import create_user
 from services.metrics.policy import PolicyChanges, update_policy
 from services.monitors import evaluation
-from services.monitors.conditions import (
-    MonitorOperator,
-    Threshold,
-)
 from tests.monitoring import (
+    ABOVE_TEN_DOLLARS,
     MINUTE,
     NOON,
     at,
@@ -34,8 +31,6 @@ from tests.monitoring import (
 from tests.services.identity_help import House, a_house
 
 pytestmark = pytest.mark.anyio
-
-ABOVE_TEN_DOLLARS = Threshold(MonitorOperator.GREATER, 10)
 
 
 @pytest.fixture

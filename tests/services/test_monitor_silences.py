@@ -9,10 +9,6 @@ import pytest
 from app.wiring import Program
 from core import db
 from core.permissions import Role
-from services.monitors.conditions import (
-    MonitorOperator,
-    Threshold,
-)
 from services.monitors.incidents import acknowledge
 from services.monitors.silences import NewSilence, create_silence, end_silence
 from tests.monitoring import (
@@ -28,8 +24,6 @@ from tests.monitoring import (
 from tests.services.identity_help import House, a_house
 
 pytestmark = pytest.mark.anyio
-
-ABOVE_TEN_DOLLARS = Threshold(MonitorOperator.GREATER, 10)
 
 
 @pytest.fixture
